@@ -1,0 +1,56 @@
+"""# Ingest radiographs
+
+Every 10 minutes: what is new in the bucket's inbox is fetched, checked, de-identified, fingerprinted, stored under its
+hash and recorded. Label files are read first. What cannot be used is quarantined with a code and a sentence; one bad
+object never stops the rest.
+
+**When it fails.** `StorageUnavailable` or `DatabaseUnavailable`: it is repeated by itself; look at the servers.
+`NotReconciled`: an object has no outcome; run it again, and look at the task's log if that does not help.
+
+**What could not be used:** `SELECT code, count(*) FROM fracture.quarantine GROUP BY code`.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, task
+from fracture_dag_defaults import DAG_DEFAULTS, RADIOGRAPHS
+
+
+@dag(
+    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC"),
+    doc_md=__doc__,
+    tags=["fracture", "data"],
+    params={
+        "threads": Param(
+            4,
+            type="integer",
+            minimum=1,
+            maximum=64,
+            title="Threads",
+            description="How many objects are fetched and checked side by side.",
+        ),
+    },
+    **DAG_DEFAULTS,
+)
+def ingest_radiographs():
+    @task(execution_timeout=timedelta(hours=3))
+    def ingest(params=None) -> dict:
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.ingest import ingest_inbox
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return ingest_inbox(open_context(settings), settings, threads=params["threads"])
+
+    @task.short_circuit
+    def anything_new(counts: dict) -> bool:
+        return counts["radiograph"] > 0
+
+    @task(outlets=[RADIOGRAPHS])
+    def announce_radiographs() -> None:
+        """Rings the bell for the scoring."""
+
+    anything_new(ingest()) >> announce_radiographs()
+
+
+ingest_radiographs()

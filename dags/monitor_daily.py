@@ -1,0 +1,31 @@
+"""# Monitor daily
+
+06:00 UTC: drift of scores and inputs against the training snapshot, live sensitivity and specificity from final reads
+(with intervals, or "not enough data"), overdue items and stuck work; a row in `fracture.drift_report` and open alerts in `fracture.alert`.
+
+**When an alert is open:** it stands on the worklist page and in `fracture.alert` until the cause is gone.
+"""
+
+from airflow.sdk import CronTriggerTimetable, dag, task
+from fracture_dag_defaults import DAG_DEFAULTS
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 6 * * *", timezone="UTC"),
+    doc_md=__doc__,
+    tags=["fracture", "monitor"],
+    **DAG_DEFAULTS,
+)
+def monitor_daily():
+    @task
+    def write_report(dag_run=None) -> dict:
+        from fracture_ml.steps import monitor
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        return monitor.write_report(open_context(), load_settings(), at=dag_run.run_after)
+
+    write_report()
+
+
+monitor_daily()

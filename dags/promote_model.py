@@ -1,0 +1,94 @@
+"""# Promote a model
+
+Runs when a challenger is registered. The gate compares it with the champion on the same locked test groups
+(sensitivity, AUROC, subgroups, calibration, the bundle's hash, leakage), and writes a verdict with its figures. A challenger that fails is
+rejected. One that passes waits for a person under **Required Actions** (Approve or Reject within 7 days; no answer is a
+rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The champion's pointer moves; nothing is deleted.
+
+**Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
+"""
+
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, TriggerRule, chain, dag, task
+from fracture_dag_defaults import CHALLENGER, CHAMPION, DAG_DEFAULTS
+
+
+@dag(
+    schedule=[CHALLENGER],
+    doc_md=__doc__,
+    tags=["fracture", "train"],
+    params={
+        "version": Param(
+            None, type=["null", "integer"], minimum=1, description="The version to judge; empty: the newest without a decision."
+        )
+    },
+    # An approval may wait for days, and must not hold up the next challenger.
+    **(DAG_DEFAULTS | {"max_active_runs": 8}),
+)
+def promote_model():
+    @task
+    def judge(params=None) -> dict:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from fracture_ml.steps import promote
+        from fracture_ml.steps.context import open_context
+
+        stores = open_context()
+        version = params["version"] or promote.find_undecided(stores)
+        if version is None:
+            raise AirflowSkipException("No challenger waits for a decision.")
+        return promote.judge_challenger(stores, version=version)
+
+    @task.branch
+    def decide(judged: dict) -> str:
+        from fracture_ml.steps.settings import load_settings
+
+        if not judged["passed"]:
+            return "reject"
+        return "promote" if load_settings().promotion == "automatic" else "approve"
+
+    @task
+    def reject(judged: dict) -> None:
+        from fracture_ml.steps import promote
+        from fracture_ml.steps.context import open_context
+
+        promote.reject(open_context(), version=judged["version"], actor="gate", reason="the gate's verdict")
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Promote model version {{ ti.xcom_pull(task_ids='judge')['version'] }}?",
+        body="{{ ti.xcom_pull(task_ids='judge')['summary'] }}",
+        defaults="Reject",
+        response_timeout=timedelta(days=7),
+    )
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, outlets=[CHAMPION])
+    def promote(judged: dict, ti=None) -> int:
+        from fracture_ml.steps import promote as steps
+        from fracture_ml.steps.context import open_context
+
+        response = ti.xcom_pull(task_ids="approve")
+        actor = response["responded_by_user"]["name"] if response else "gate"
+        return steps.promote(open_context(), version=judged["version"], actor=actor, approved=response is not None)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def record_refusal(judged: dict, ti=None) -> None:
+        """A person's Reject, or no answer in time, goes into our own history."""
+        from fracture_ml.steps import promote as steps
+        from fracture_ml.steps.context import open_context
+
+        response = ti.xcom_pull(task_ids="approve")
+        if response and response["chosen_options"] == ["Reject"]:
+            user = response.get("responded_by_user") or {"name": "nobody answered in time"}
+            steps.reject(open_context(), version=judged["version"], actor=user["name"], reason="not approved")
+
+    judged = judge()
+    branch = decide(judged)
+    promoted = promote(judged)
+    chain(branch, approve, promoted, record_refusal(judged))
+    branch >> [promoted, reject(judged)]
+
+
+promote_model()

@@ -1,0 +1,110 @@
+"""# Retrain nightly
+
+01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU); train the ResNet50
+with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new since the last
+trained snapshot, the run is skipped, unless `force` is set.
+
+**Presets.** `demo`: minutes on a laptop. `cpu`: under an hour on 2 cores. `nightly`: a night on one GPU. `full`: the
+complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset where it is filled.
+
+**When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).
+`TrainingDiverged`: lower the learning rates. Anything that was killed is repeated, and finds what was finished before.
+
+**What it made:** the task `register` logs where the model card, `loss_plot.png` and `accuracy_plot.png` are.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, task
+from fracture_dag_defaults import CHALLENGER, DAG_DEFAULTS, GPU_POOL
+
+OVERRIDES = {
+    "trials": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Recipes to try."),
+    "folds": Param(None, type=["null", "integer"], minimum=2, maximum=5, description="Folds of the cross-validation."),
+    "tuning_epochs": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Epochs per fold."),
+    "tuning_image_size_px": Param(
+        None, type=["null", "integer"], minimum=32, maximum=1024, multipleOf=32, description="Image side while tuning."
+    ),
+    "tuning_minutes": Param(
+        None, type=["null", "number"], exclusiveMinimum=0, maximum=1440, description="Tuning ends by then, with the best so far."
+    ),
+    "metric": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "accuracy", "balanced_accuracy", "auroc"],
+        description="What the winner is chosen by, as its mean over the folds' validation sides.",
+    ),
+    "epochs": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Epochs of the final training."),
+    "image_size_px": Param(
+        None, type=["null", "integer"], minimum=32, maximum=1024, multipleOf=32, description="Image side of the model."
+    ),
+    "seed": Param(None, type=["null", "integer"], minimum=0, description="Seed of the weights, the order and the augmentation."),
+}
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC"),
+    doc_md=__doc__,
+    tags=["fracture", "train"],
+    params={
+        "preset": Param(
+            "nightly", type="string", enum=["demo", "cpu", "nightly", "full"], description="How much work the night may be."
+        ),
+        "force": Param(False, type="boolean", description="Train although nothing is new since the last trained snapshot."),
+        **OVERRIDES,
+    },
+    **DAG_DEFAULTS,
+)
+def retrain_nightly():
+    @task
+    def freeze_snapshot(params=None, dag_run=None) -> str:
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from fracture_ml.steps import retrain
+        from fracture_ml.steps.context import open_context
+
+        snapshot_id = retrain.freeze_snapshot(open_context(), as_of=dag_run.run_after, force=params["force"])
+        if snapshot_id is None:
+            raise AirflowSkipException("Nothing is new since the last trained snapshot; set `force` to train again.")
+        return snapshot_id
+
+    @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
+    def tune(snapshot_id: str, params=None) -> dict:
+        from fracture_ml.steps import retrain
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.presets import plan_of
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return retrain.tune(open_context(settings), settings, snapshot_id=snapshot_id, work=plan_of(params))
+
+    @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
+    def train(snapshot_id: str, tuned: dict) -> dict:
+        from fracture_ml.steps import retrain
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return retrain.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=tuned["recipe"])
+
+    @task(pool=GPU_POOL, queue="gpu", outlets=[CHALLENGER], execution_timeout=timedelta(hours=2))
+    def register(snapshot_id: str, tuned: dict, trained: dict) -> int:
+        from fracture_ml.steps import retrain
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return retrain.evaluate_and_register(
+            open_context(settings),
+            settings,
+            snapshot_id=snapshot_id,
+            study_name=tuned["study_name"],
+            trained=trained,
+        )
+
+    snapshot_id = freeze_snapshot()
+    tuned = tune(snapshot_id)
+    register(snapshot_id, tuned, train(snapshot_id, tuned))
+
+
+retrain_nightly()

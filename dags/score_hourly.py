@@ -1,0 +1,85 @@
+"""# Score hourly
+
+Hourly, and when radiographs arrive or the champion changes: everything that the champion has no outcome for is scored in
+batches, highlighted, and put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason; the
+run fails where the counts do not add up. Without a champion the studies are listed as "AI unavailable", and the run succeeds.
+
+**When it fails.** `NotReconciled`: it is repeated by itself; what is missing is in the log. `BundleMismatch`: the champion's
+file is not what was registered: an alert is open, nothing was scored with it; `fracture roll-back` or restore the file.
+
+**The list:** `SELECT * FROM fracture.worklist_open`.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
+from fracture_dag_defaults import CHAMPION, DAG_DEFAULTS, RADIOGRAPHS, SCORING_POOL
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("0 * * * *", timezone="UTC"), assets=(RADIOGRAPHS | CHAMPION)
+    ),
+    doc_md=__doc__,
+    tags=["fracture", "score"],
+    params={
+        "batch_size": Param(
+            2000,
+            type="integer",
+            minimum=1,
+            maximum=100_000,
+            description="Radiographs per task. Each task is one process that loads the model once.",
+        )
+    },
+    **DAG_DEFAULTS,
+)
+def score_hourly():
+    @task
+    def plan_scoring() -> dict:
+        from fracture_ml.steps import score
+        from fracture_ml.steps.context import open_context
+
+        return score.plan_scoring(open_context())
+
+    @task
+    def cut_batches(plan: dict, params=None) -> list[dict]:
+        from fracture_ml.steps import score
+        from fracture_ml.steps.context import open_context
+
+        return score.cut_batches(open_context(), batch_size=params["batch_size"], **plan)
+
+    @task(pool=SCORING_POOL, queue="gpu", map_index_template="{{ batch_name }}", execution_timeout=timedelta(hours=2))
+    def score_batch(batch: dict) -> dict:
+        from airflow.sdk import get_current_context
+
+        from fracture_ml.steps import score
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        get_current_context()["batch_name"] = f"{batch['first']}-{batch['last']}"
+        settings = load_settings()
+        return score.score_batch(open_context(settings), settings, **batch)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def reconcile(plan: dict) -> dict:
+        from fracture_ml.steps import score
+        from fracture_ml.steps.context import open_context
+
+        return score.reconcile(open_context(), **plan)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def rank_worklist() -> dict:
+        """Also when a batch failed: what could not be scored must be on the list."""
+        from fracture_ml.steps import worklist
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return worklist.rank_worklist(open_context(settings), settings)
+
+    plan = plan_scoring()
+    scored = score_batch.expand(batch=cut_batches(plan))
+    scored >> [reconcile(plan), rank_worklist()]
+
+
+score_hourly()

@@ -1,0 +1,220 @@
+"""`fracture`: the same steps as the DAGs, without Airflow, and the embedded servers."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fracture_ml.core.errors import FractureError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+stack_app = typer.Typer(no_args_is_help=True, help="The embedded Postgres, S3 and Airflow of this machine.")
+app.add_typer(stack_app, name="stack")
+console = Console()
+
+Preset = Annotated[str, typer.Option(help="demo, cpu, nightly or full")]
+SnapshotId = Annotated[str, typer.Argument(help="as `fracture snapshot` printed it")]
+
+
+def main() -> None:
+    """Run a command; an error of ours is one sentence and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    try:
+        app()
+    except FractureError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        sys.exit(1)
+
+
+def _context():
+    from fracture_ml.steps.context import open_context
+    from fracture_ml.steps.settings import load_settings
+
+    settings = load_settings()
+    return open_context(settings), settings
+
+
+def _print(value: Any) -> None:
+    console.print_json(json.dumps(value, default=str))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to this code."""
+    from fracture_ml.steps.settings import load_settings
+    from fracture_ml.stores.database import migrate as migrate_database
+
+    migrate_database(load_settings().database_url.get_secret_value())
+    console.print("The schema is up to date.")
+
+
+@app.command()
+def ingest(threads: Annotated[int, typer.Option(min=1, max=64)] = 4) -> None:
+    """Give every new object of the inbox its outcome (DAG: ingest_radiographs)."""
+    from fracture_ml.steps.ingest import ingest_inbox
+
+    _print(ingest_inbox(*_context(), threads=threads))
+
+
+@app.command()
+def snapshot(force: bool = False) -> None:
+    """Freeze the labelled radiographs; prints the snapshot's id (DAG: retrain_nightly)."""
+    from fracture_ml.steps import retrain
+
+    stores, _ = _context()
+    snapshot_id = retrain.freeze_snapshot(stores, as_of=datetime.now(UTC), force=force)
+    console.print(snapshot_id or "Nothing is new since the last trained snapshot; --force freezes it all the same.")
+
+
+@app.command()
+def tune(snapshot_id: SnapshotId, preset: Preset = "nightly") -> None:
+    """Cross-validate recipes; prints the winner (DAG: retrain_nightly)."""
+    from fracture_ml.steps import retrain
+    from fracture_ml.steps.presets import plan_of
+
+    _print(retrain.tune(*_context(), snapshot_id=snapshot_id, work=plan_of({"preset": preset})))
+
+
+@app.command()
+def train(
+    snapshot_id: SnapshotId,
+    preset: Preset = "nightly",
+    recipe: Annotated[Path | None, typer.Option(help="a recipe's JSON file, instead of the preset's")] = None,
+) -> None:
+    """Train, evaluate on the locked test split, and register the challenger (DAG: retrain_nightly)."""
+    from fracture_ml.steps import retrain
+    from fracture_ml.steps.presets import plan_of
+
+    stores, settings = _context()
+    chosen = json.loads(recipe.read_text()) if recipe else plan_of({"preset": preset}).recipe.to_json()
+    trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
+    version = retrain.evaluate_and_register(
+        stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained
+    )
+    console.print(f"version {version}")
+
+
+@app.command()
+def judge(version: int) -> None:
+    """The gate's verdict of a version (DAG: promote_model)."""
+    from fracture_ml.steps import promote as steps
+
+    stores, _ = _context()
+    _print(steps.judge_challenger(stores, version=version))
+
+
+@app.command()
+def promote(version: int, actor: Annotated[str, typer.Option(help="who decides")]) -> None:
+    """Make a version the champion, as a person's decision (DAG: promote_model)."""
+    from fracture_ml.steps import promote as steps
+
+    stores, _ = _context()
+    steps.promote(stores, version=version, actor=actor, approved=True)
+    console.print(f"Version {version} is the champion.")
+
+
+@app.command("roll-back")
+def roll_back(
+    reason: Annotated[str, typer.Option(help="why; kept in the history")],
+    actor: Annotated[str, typer.Option(help="who decides")],
+    to_version: int | None = None,
+) -> None:
+    """Make an earlier version the champion again."""
+    from fracture_ml.steps import promote as steps
+
+    stores, _ = _context()
+    version = steps.roll_back(stores, actor=actor, reason=reason, to_version=to_version)
+    console.print(f"Version {version} is the champion again.")
+
+
+@app.command()
+def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
+    """Score all that is due, reconcile, and rank the worklist (DAG: score_hourly)."""
+    from fracture_ml.steps import score as steps
+    from fracture_ml.steps.worklist import rank_worklist
+
+    stores, settings = _context()
+    plan = steps.plan_scoring(stores)
+    for batch in steps.cut_batches(stores, batch_size=batch_size, **plan):
+        steps.score_batch(stores, settings, **batch)
+    _print({"outcomes": steps.reconcile(stores, **plan), "worklist": rank_worklist(stores, settings)})
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or DICOM files")],
+    overlays: Annotated[Path | None, typer.Option(help="write the highlighted images into this folder")] = None,
+) -> None:
+    """Score files with the champion; nothing is stored."""
+    from fracture_ml.steps.predict import predict_files
+
+    stores, settings = _context()
+    table = Table("file", "fracture", "operating point", "box (x, y, width, height)")
+    for row in predict_files(stores, settings, images, overlays=overlays):
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def worklist(limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
+    """The open studies, most urgent first."""
+    from fracture_ml.steps.report import worklist_table
+
+    stores, _ = _context()
+    console.print(worklist_table(stores, limit=limit))
+
+
+@app.command()
+def monitor() -> None:
+    """Write today's drift report and alerts (DAG: monitor_daily)."""
+    from fracture_ml.steps.monitor import write_report
+
+    stores, settings = _context()
+    _print(write_report(stores, settings, at=datetime.now(UTC)))
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="a folder of your own radiographs with labels")] = None,
+    preset: Annotated[str | None, typer.Option(help="demo, cpu, nightly or full")] = None,
+) -> None:
+    """Run the main job on this machine, from an empty folder to a filled worklist, through Airflow."""
+    from fracture_ml.demo.run import run_demo
+
+    if not run_demo(console, data=data, preset=preset):
+        raise typer.Exit(1)
+
+
+@stack_app.command()
+def up() -> None:
+    """Start everything; says where to look."""
+    from fracture_ml import stack
+
+    stack.up(console)
+
+
+@stack_app.command()
+def down() -> None:
+    """Stop everything; the data stay."""
+    from fracture_ml import stack
+
+    stack.down(console)
+
+
+@stack_app.command()
+def status() -> None:
+    """What runs."""
+    from fracture_ml import stack
+
+    stack.status(console)
+
+
+if __name__ == "__main__":
+    main()

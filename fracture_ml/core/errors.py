@@ -1,0 +1,173 @@
+"""Every error of the product. The message is one sentence that says what to do."""
+
+
+class FractureError(Exception):
+    """Base of all errors that the product raises on purpose."""
+
+
+# --- what a place decides -------------------------------------------------------------------------
+
+
+class InvalidSettings(FractureError):
+    """A FRACTURE_* variable is missing or wrong; the message names every one of them."""
+
+
+class SchemaMismatch(FractureError):
+    """The database is behind or ahead of this code; the message holds the command to type."""
+
+
+class StorageUnavailable(FractureError):
+    """Object storage cannot be reached, refuses the key, or is full. Worth a retry."""
+
+
+class ObjectNotFound(FractureError):
+    """There is no object under this key."""
+
+
+class DatabaseUnavailable(FractureError):
+    """Postgres cannot be reached. Worth a retry."""
+
+
+class DatabaseRefused(FractureError):
+    """Postgres is there, and a rule of a table refuses what was to be written. Not worth a retry."""
+
+
+class StackError(FractureError):
+    """The embedded servers cannot start or stop: a taken port, a full disk, a foreign process."""
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+class UnusableObject(FractureError):
+    """An object that cannot become a radiograph.
+
+    `code` is a word for machines (a row of `quarantine.code`), the message a sentence for people. The message
+    never holds what could name a person.
+    """
+
+    code = "unusable"
+
+
+class EmptyObject(UnusableObject):
+    """No bytes."""
+
+    code = "empty"
+
+
+class TooLarge(UnusableObject):
+    """More bytes or pixels than the settings admit; refused before decoding."""
+
+    code = "too_large"
+
+
+class NotAnImage(UnusableObject):
+    """The bytes are not PNG, JPEG or DICOM, whatever the name says."""
+
+    code = "not_an_image"
+
+
+class Truncated(UnusableObject):
+    """The file ends before its pixels do."""
+
+    code = "truncated"
+
+
+class Corrupt(UnusableObject):
+    """The decoder refuses the bytes."""
+
+    code = "corrupt"
+
+
+class NotARadiograph(UnusableObject):
+    """An image, but not a radiograph: a colour photograph, a blank or tiny picture, a raw or multi-frame DICOM."""
+
+    code = "not_a_radiograph"
+
+
+class UnsupportedDicom(UnusableObject):
+    """A SOP class or transfer syntax that the settings do not admit, or a file without what is needed."""
+
+    code = "unsupported_dicom"
+
+
+class BurnedInIdentity(UnusableObject):
+    """BurnedInAnnotation is YES: the pixels may name a person."""
+
+    code = "burned_in_annotation"
+
+
+class UnreadableLabels(UnusableObject):
+    """A label file of no known layout, or with a row that cannot be read; the message names the line."""
+
+    code = "unreadable_labels"
+
+
+# --- data and models ------------------------------------------------------------------------------
+
+
+class InvalidRecipe(FractureError):
+    """A recipe, plan or rule with a value outside its bounds."""
+
+
+class NotEnoughData(FractureError):
+    """Too few radiographs, classes or groups for what was asked; the message says what is missing."""
+
+
+class LeakageFound(FractureError):
+    """A group stands on two sides of a split. Never expected; stops the run."""
+
+
+class CacheCorrupt(FractureError):
+    """A pixel cache does not match its manifest; it is rebuilt."""
+
+
+class WeightsUnavailable(FractureError):
+    """Pretrained weights cannot be had from where the settings say."""
+
+
+class TrainingDiverged(FractureError):
+    """The loss became NaN or infinite."""
+
+
+class OutOfTime(FractureError):
+    """The time budget ended before there was anything to keep."""
+
+
+class DiskFull(FractureError):
+    """The disk, or the share of it that the settings allow, has no room; nothing half-written is left."""
+
+
+class BundleMismatch(FractureError):
+    """A bundle's sha256 differs from the registry's row, or its parts do not fit: it is not used."""
+
+
+# --- work -----------------------------------------------------------------------------------------
+
+
+class NoChampion(FractureError):
+    """No model has been promoted yet."""
+
+
+class UnknownVersion(FractureError):
+    """There is no such model version."""
+
+
+class UnknownRadiograph(FractureError):
+    """There is no such radiograph."""
+
+
+class UnknownItem(FractureError):
+    """There is no such study on the worklist."""
+
+
+class NotReconciled(FractureError):
+    """The counts of a run do not add up; the message names what is missing."""
+
+
+class Conflict(FractureError):
+    """Somebody else was first: a worklist item or a group changed meanwhile; look again and repeat."""
+
+
+class NotAllowed(FractureError):
+    """The item's status does not admit this action."""

@@ -1,0 +1,1 @@
+"""From stored radiographs to what a network learns from: labels, patient-proof splits, pixel cache, augmentation."""

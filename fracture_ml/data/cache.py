@@ -1,0 +1,199 @@
+"""The pixels of a snapshot, decoded once into one array on disk, named by what is in it."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, UnusableObject
+from fracture_ml.core.recipe import hash_of_json
+from fracture_ml.core.records import StoredRadiograph
+from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
+from fracture_ml.imaging.letterbox import letterbox
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # part of the name: change it whenever the same bytes would give other pixels
+_PIXELS = "pixels.u8"
+_MANIFEST = "manifest.json"
+_BUILDING = "building-"
+_ABANDONED_AFTER_S = 24 * 3600
+_MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """Every radiograph of a snapshot at one size. A row's content never changes.
+
+    pixels: uint8, (N, S, S), letterboxed, 0 = black; a memory map, private to this process.
+    row_of: sha256 -> row, in the order of the hashes. failed: sha256 -> "code: sentence" of what has no row.
+    """
+
+    pixels: np.ndarray
+    row_of: dict[str, int]
+    failed: dict[str, str]
+
+    @classmethod
+    def build(
+        cls,
+        radiographs: Sequence[StoredRadiograph],
+        size_px: int,
+        *,
+        folder: Path,
+        read: Callable[[str], bytes],
+        limits: DecodeLimits = DEFAULT_LIMITS,
+        workers: int | None = None,
+        max_bytes: int | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """The cache of these radiographs: as it lies in `folder`, or made there now, whole or not at all.
+
+        A radiograph that cannot be read is in `failed` and stops nothing. Other caches, the longest unused first, are
+        deleted where all together would exceed `max_bytes`. Of two processes that build the same one, the first wins.
+
+        Args:    read: object key -> bytes; called from `workers` threads (None: one for each core, at least four).
+                 on_progress: (done, total), from this thread.
+        Raises:  DiskFull: the disk or `max_bytes` has no room. StorageUnavailable: whatever `read` raises that is not
+                 about one object.
+        """
+        ordered = sorted({radiograph.sha256: radiograph for radiograph in radiographs}.items())
+        hashes = [sha256 for sha256, _ in ordered]
+        home = folder / f"{size_px}px-{hash_of_json([_FORMAT, size_px, hashes])[:32]}"
+        if home.exists():
+            try:
+                known = cls._open(home, size_px, hashes)
+                if not any(reason.startswith(_MISSING) for reason in known.failed.values()):
+                    return known
+                log.info("objects were missing when the pixel cache %s was built: it is built anew", home.name)
+                shutil.rmtree(home, ignore_errors=True)
+            except CacheCorrupt as damage:
+                log.warning("The pixel cache %s is built anew: %s", home.name, damage)
+                shutil.rmtree(home, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _make_room(folder, len(hashes) * size_px**2, max_bytes)
+            building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
+            try:
+                _fill(building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress)
+                try:
+                    building.rename(home)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    log.info("another process has built the pixel cache %s meanwhile", home.name)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DiskFull(
+                f"The disk is full: the pixel cache needs {len(hashes) * size_px**2 / 1e9:.2f} GB; free some, "
+                "or give it another folder (FRACTURE_CACHE_DIR)."
+            ) from None
+        return cls._open(home, size_px, hashes)
+
+    @classmethod
+    def _open(cls, home: Path, size_px: int, hashes: list[str]) -> Self:
+        """Raises: CacheCorrupt: no whole manifest, or other bytes than it says."""
+        try:
+            manifest = json.loads((home / _MANIFEST).read_text())
+            rows, failed = manifest["rows"], manifest["failed"]
+            with (home / _PIXELS).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError, KeyError) as error:
+            raise CacheCorrupt(f"its manifest or its pixels cannot be read ({type(error).__name__})") from None
+        if found != manifest["pixels_sha256"] or sorted([*rows, *failed]) != hashes:
+            raise CacheCorrupt("its pixels are not those that its manifest names")
+        return cls._mapped(home, size_px, rows, failed)
+
+    @classmethod
+    def _mapped(cls, home: Path, size_px: int, rows: list[str], failed: dict[str, str]) -> Self:
+        os.utime(home)  # the time of its last use
+        shape = (len(rows), size_px, size_px)
+        # copy-on-write: writable, as torch asks for, and nothing that is written reaches the disk
+        pixels = np.memmap(home / _PIXELS, np.uint8, "c", shape=shape) if rows else np.zeros(shape, np.uint8)
+        return cls(pixels=pixels, row_of={sha256: row for row, sha256 in enumerate(rows)}, failed=failed)
+
+
+def _fill(
+    building: Path,
+    radiographs: Sequence[StoredRadiograph],
+    size_px: int,
+    read: Callable[[str], bytes],
+    limits: DecodeLimits,
+    workers: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Decode into `building`, in the given order; the manifest is written last."""
+    failed: dict[str, str] = {}
+    path = building / _PIXELS
+    path.touch()
+    if radiographs:
+        with path.open("r+b") as file:
+            # Taken now, a full disk is an error that can be caught; later it would be a bus error in the memory map.
+            os.posix_fallocate(file.fileno(), 0, len(radiographs) * size_px**2)
+        pixels = np.memmap(path, np.uint8, "r+", shape=(len(radiographs), size_px, size_px))
+
+        def take(row: int) -> None:
+            radiograph = radiographs[row]
+            try:
+                pixels[row] = letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
+            except ObjectNotFound:
+                failed[radiograph.sha256] = f"{_MISSING}: its object is not in the bucket"
+            except UnusableObject as error:
+                failed[radiograph.sha256] = f"{error.code}: {error}"
+
+        with ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
+            try:
+                for done, _ in enumerate(pool.map(take, range(len(radiographs))), start=1):
+                    if on_progress is not None:
+                        on_progress(done, len(radiographs))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        kept = [row for row, radiograph in enumerate(radiographs) if radiograph.sha256 not in failed]
+        for row, source in enumerate(kept):  # close the gaps
+            if row != source:
+                pixels[row] = pixels[source]
+        pixels.flush()
+        os.truncate(path, len(kept) * size_px**2)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = {
+        "size_px": size_px,
+        "rows": [radiograph.sha256 for radiograph in radiographs if radiograph.sha256 not in failed],
+        "failed": failed,
+        "pixels_sha256": digest,
+    }
+    (building / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _make_room(folder: Path, needed_bytes: int, max_bytes: int | None) -> None:
+    """Delete what a killed process left behind a day ago, and the longest unused caches above `max_bytes`."""
+    for abandoned in folder.glob(f"{_BUILDING}*"):
+        if time.time() - abandoned.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(abandoned, ignore_errors=True)
+    if max_bytes is None:
+        return
+    if needed_bytes > max_bytes:
+        raise DiskFull(
+            f"The pixel cache needs {needed_bytes / 1e9:.2f} GB and may have {max_bytes / 1e9:.2f}: allow more "
+            "(FRACTURE_CACHE_MAX_GIB), or ask for a smaller image size."
+        )
+    caches = sorted((path for path in folder.glob("*px-*")), key=lambda path: path.stat().st_mtime)
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in caches}
+    while caches and sum(sizes[path] for path in caches) + needed_bytes > max_bytes:
+        oldest = caches.pop(0)
+        log.info("deleting the pixel cache %s, the longest unused", oldest.name)
+        shutil.rmtree(oldest, ignore_errors=True)  # a process that still has it mapped keeps its pages

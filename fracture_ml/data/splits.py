@@ -1,0 +1,158 @@
+"""Which side of the data a radiograph stands on: pure, deterministic, and decided by its group alone.
+
+A group (patient, else study, else cluster of near-duplicates) has one place: a split, and inside the training split a
+fold. The place is a hash of the group's key, so that it never changes as data arrive. Groups are made when radiographs
+are stored; where two groups turn out to share a patient, a study or a picture, and stand at different places, the later
+radiographs are left out, and counted.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from fracture_ml.core.errors import LeakageFound, NotEnoughData
+from fracture_ml.core.recipe import SplitPlan, hash_of_json
+from fracture_ml.core.records import Candidate, LabelValue, SnapshotDraft, SnapshotMember, Split
+
+
+def side_of(group_key: str, plan: SplitPlan) -> Split:
+    """The split of a group."""
+    place = _uniform("split", group_key, plan)
+    for split, share in (
+        (Split.TEST, plan.test_share),
+        (Split.VALIDATION, plan.validation_share),
+        (Split.VAULT, plan.vault_share),
+    ):
+        if place < share:
+            return split
+        place -= share
+    return Split.TRAIN
+
+
+def fold_of(group_key: str, plan: SplitPlan) -> int:
+    """The fold of a group of the training split, 0 to plan.folds - 1; independent of its side."""
+    return int(_uniform("fold", group_key, plan) * plan.folds)
+
+
+def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> SnapshotDraft:
+    """Place every candidate that can be used; count the others by reason.
+
+    Candidates are taken in the order in which they arrived: one that would bring a patient, a study or a near-duplicate
+    to a second place is left out. Radiographs that arrive later therefore never push out or move those before them.
+    """
+    root_of = _near_duplicate_roots(candidates)
+    place_of: dict[tuple[str, str], tuple[Split, int | None]] = {}
+    members: list[SnapshotMember] = []
+    left_out: Counter[str] = Counter()
+    for candidate in sorted(candidates, key=lambda c: (c.radiograph_id, c.sha256)):
+        if candidate.label is LabelValue.ABSENT:
+            left_out["no label"] += 1
+            continue
+        if candidate.label is LabelValue.UNCERTAIN:
+            left_out["label uncertain"] += 1
+            continue
+        split = side_of(candidate.group_key, plan)
+        place = (split, fold_of(candidate.group_key, plan) if split is Split.TRAIN else None)
+        ties = list(_ties(candidate, root_of))
+        crossed = next((kind for kind, key in ties if place_of.get((kind, key), place) != place), None)
+        if crossed:
+            left_out[f"{crossed} on another side"] += 1
+            continue
+        place_of.update(dict.fromkeys(ties, place))
+        members.append(
+            SnapshotMember(
+                radiograph_id=candidate.radiograph_id,
+                sha256=candidate.sha256,
+                group_key=candidate.group_key,
+                label=int(candidate.label is LabelValue.POSITIVE),
+                split=place[0],
+                fold=place[1],
+            )
+        )
+    members.sort(key=lambda member: member.sha256)
+    rows = [[m.sha256, m.label, m.split, m.fold] for m in members]
+    return SnapshotDraft(
+        id=hash_of_json({"plan": plan.to_json(), "rows": rows}), members=tuple(members), left_out=dict(left_out)
+    )
+
+
+def check_no_leakage(members: Sequence[SnapshotMember], candidates: Sequence[Candidate] = ()) -> None:
+    """Look at a snapshot from the outside: nothing that belongs together stands at two places.
+
+    Groups are looked at always; patients, studies and near-duplicates of those members that `candidates` holds.
+    Raises: LeakageFound: with the number of groups, patients, studies and near-duplicates at two places.
+    """
+    root_of = _near_duplicate_roots(candidates)
+    candidate_of = {candidate.radiograph_id: candidate for candidate in candidates}
+    places: dict[tuple[str, str], set[tuple[Split, int | None]]] = defaultdict(set)
+    for member in members:
+        places["group", member.group_key].add((member.split, member.fold))
+        if candidate := candidate_of.get(member.radiograph_id):
+            for tie in _ties(candidate, root_of):
+                places[tie].add((member.split, member.fold))
+    crossing = Counter(kind for (kind, _), standing in places.items() if len(standing) > 1)
+    if crossing:
+        counts = ", ".join(f"{kind}: {count}" for kind, count in sorted(crossing.items()))
+        raise LeakageFound(f"The snapshot has the same on two sides ({counts}): do not train on it, report this.")
+
+
+def require_trainable(members: Sequence[SnapshotMember], folds: int) -> None:
+    """Nothing, when a network can be trained, tuned over `folds` folds and tested on these members.
+
+    Raises: NotEnoughData: a sentence that names what is missing and what to do.
+    """
+    if not members:
+        raise NotEnoughData(
+            "No radiograph has a usable label: put labels into the bucket (see the README) and ingest them."
+        )
+    for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
+        labels = Counter(member.label for member in members if member.split is split)
+        if not labels:
+            raise NotEnoughData(f"The {split} split is empty: add radiographs of more patients or studies.")
+        if len(labels) == 1:
+            only, other = ("positive", "negative") if labels[1] else ("negative", "positive")
+            raise NotEnoughData(f"All {labels.total()} radiographs of the {split} split are {only}: add {other} ones.")
+    training = [member for member in members if member.split is Split.TRAIN]
+    groups = len({member.group_key for member in training})
+    if groups < folds:
+        raise NotEnoughData(
+            f"The training split has {groups} patients or studies for {folds} folds: add more, or ask for fewer folds."
+        )
+    for fold in range(folds):
+        inside = [member for member in training if member.fold % folds == fold]
+        outside = {member.label for member in training if member.fold % folds != fold}
+        if not inside or len(outside) < 2:
+            raise NotEnoughData(
+                f"Fold {fold} of {folds} leaves too little to train and validate on: add radiographs, "
+                "or ask for fewer folds."
+            )
+
+
+def _uniform(purpose: str, group_key: str, plan: SplitPlan) -> float:
+    """A number from 0 to below 1 that depends on the purpose, the plan's seed and the group alone."""
+    digest = hashlib.sha256(f"{purpose}|{plan.seed}|{group_key}".encode()).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53
+
+
+def _ties(candidate: Candidate, root_of: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What a candidate must not be parted from: (kind, key)."""
+    if candidate.patient_key is not None:
+        yield "patient", candidate.patient_key
+    yield "study", candidate.study_key
+    yield "near duplicate", root_of[candidate.sha256]
+
+
+def _near_duplicate_roots(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """sha256 -> one name for its whole cluster of near-duplicates. A link may lead to an image that is no candidate."""
+    parent: dict[str, str] = {}
+
+    def root(sha256: str) -> str:
+        while (above := parent.setdefault(sha256, sha256)) != sha256:
+            parent[sha256] = parent.setdefault(above, above)  # halve the path
+            sha256 = above
+        return sha256
+
+    for candidate in candidates:
+        if candidate.near_duplicate_of is not None:
+            parent[root(candidate.sha256)] = root(candidate.near_duplicate_of)
+    return {candidate.sha256: root(candidate.sha256) for candidate in candidates}

@@ -1,0 +1,1 @@
+"""Metrics with intervals, operating points, calibration, the gate, drift, figures. Arithmetic only."""

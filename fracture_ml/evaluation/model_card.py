@@ -1,0 +1,402 @@
+"""The document that reviewers ask for: one content, as Markdown and as one HTML file with its pictures in it."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+RESEARCH_USE = (
+    "Research use only. This is not a medical device. It must not be used to diagnose, to decide on treatment, or to "
+    "leave an image unread."
+)
+_INTENDED = (
+    "Intended: to order a worklist of musculoskeletal radiographs so that likely fractures are read earlier, by people "
+    "who read every image in any case."
+)
+_NOT_INTENDED = (
+    "Not intended: to rule a fracture out, to replace a reader, to lower a priority, for other findings, for other "
+    "modalities, or for populations and devices that the data below do not hold."
+)
+_HEAT_MAP_CAVEAT = (
+    "The highlighted region is AI attention, not a lesion boundary: where the last feature map raises the score above "
+    "the image's own mean, 32 times coarser than the network's input. It can lie beside the fracture, and it shows one "
+    "region where there may be several."
+)
+_FAILURE_MODES = (
+    "Hardware and casts: they occur with fractures, and can raise the score by themselves.",
+    "Growth plates of children look like fracture lines.",
+    "Several fractures in one image: one score, and one region at most.",
+    "Hairline fractures: a fracture's median box covers 0.4 % of the image, a few pixels at the network's input.",
+    "Regions, views and devices that are rare or absent in the data listed here: the score means little there.",
+)
+_POINTS = (("t_sensitivity", "at_t_sensitivity"), ("t_specificity", "at_t_specificity"), ("0.5", "at_half"))
+_AT_POINT = (
+    ("accuracy", "Accuracy"),
+    ("sensitivity", "Sensitivity"),
+    ("specificity", "Specificity"),
+    ("ppv", "PPV"),
+    ("npv", "NPV"),
+    ("f1", "F1"),
+    ("kappa", "Cohen's kappa"),
+    ("ppv_at_site_prevalence", "PPV at the site's prevalence"),
+    ("alerts_per_100_studies", "Alerts per 100 studies"),
+)
+_NOT_RECORDED = "Not recorded."
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class _Points:
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Table:
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    title: str
+    png: bytes
+
+
+_Block = _Text | _Points | _Table | _Picture
+
+
+def render(card: Mapping[str, Any]) -> tuple[str, str]:
+    """The model card as (Markdown, HTML). What `card` lacks is said to be not recorded, never left out.
+
+    Args:    card, all of it optional: "version", "created_at", "snapshot_id", "recipe_id", "code_version" and
+             "bundle_sha256" (str or int); "data": {subgroup: {value: n}};
+             "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n}; "leakage": a sentence;
+             "looks_at_the_test_split": n; "recipe": dict;
+             "initial_weights": a sentence; "libraries": {name: version}; "metrics": of `evaluate`; "subgroups": of
+             `subgroup_table`; "operating_points": dict; "calibration": dict; "shortcut_audit": of `audit`;
+             "verdict": {"passed", "reasons", "measures"} of the gate; "events": [{"event", "actor", "happened_at",
+             "reason"}]; "figures": {name: PNG bytes}, named like the functions of `figures`. The Markdown refers to a
+             figure as `<name>.png` beside it; the HTML holds them.
+    """
+    title = f"Model card: fracture detection, version {card.get('version', 'not registered')}"
+    sections = _sections(card)
+    return _markdown(title, sections), _html(title, sections)
+
+
+def _sections(card: Mapping[str, Any]) -> list[tuple[str, list[_Block]]]:
+    return [
+        ("Intended use", _intended_use()),
+        ("What it is", _identity(card)),
+        ("Data", _data(card)),
+        ("Splits and leakage checks", _splits(card)),
+        ("Recipe", _recipe(card)),
+        ("Training", _pictures(card, loss_plot="Loss", accuracy_plot="Accuracy")),
+        ("Operating points", _operating_points(card)),
+        ("Performance on the locked test split", _performance(card)),
+        ("Subgroups", _subgroups(card)),
+        ("Calibration", _calibration(card)),
+        ("Shortcut audit", _shortcuts(card)),
+        ("Known failure modes", [_Points(_FAILURE_MODES)]),
+        ("Heat maps", [_Text(_HEAT_MAP_CAVEAT)]),
+        ("Change against the champion", _verdict(card)),
+        ("Approval and history", _events(card)),
+    ]
+
+
+def _intended_use() -> list[_Block]:
+    return [
+        _Points(
+            (
+                _INTENDED,
+                _NOT_INTENDED,
+                "The reference standard is the label described below, not follow-up or CT.",
+            )
+        ),
+    ]
+
+
+def _identity(card: Mapping[str, Any]) -> list[_Block]:
+    names = ("version", "created_at", "snapshot_id", "recipe_id", "bundle_sha256", "code_version")
+    rows: list[tuple[str, str]] = [("architecture", "ResNet50, one input channel, two outputs")]
+    rows += [(name.replace("_", " "), str(card.get(name, "not recorded"))) for name in names]
+    return [_Table(("", ""), tuple(rows))]
+
+
+def _data(card: Mapping[str, Any]) -> list[_Block]:
+    counts = card.get("data")
+    if not counts:
+        return [_Text(_NOT_RECORDED)]
+    rows = [(kind.replace("_", " "), str(value), f"{n:,}") for kind, of in counts.items() for value, n in of.items()]
+    return [_Table(("by", "value", "n"), tuple(rows))]
+
+
+def _splits(card: Mapping[str, Any]) -> list[_Block]:
+    blocks: list[_Block] = []
+    if card.get("splits"):
+        rows = [
+            (split, f"{n['positive'] + n['negative']:,}", f"{n['positive']:,}", f"{n['negative']:,}")
+            for split, n in card["splits"].items()
+        ]
+        blocks.append(_Table(("split", "radiographs", "fracture", "no fracture"), tuple(rows)))
+    blocks.append(
+        _Text(
+            "A split belongs to the group (patient, else study, else near-duplicate cluster), by hash: no group stands "
+            f"on two sides. Leakage check: {card.get('leakage', 'not recorded')}"
+        )
+    )
+    if card.get("left_out"):
+        blocks.append(_Points(tuple(f"Left out: {n:,}, {reason}" for reason, n in card["left_out"].items())))
+    looks = card.get("looks_at_the_test_split")
+    blocks.append(_Text(f"Looks at this test split so far: {'not recorded' if looks is None else looks}."))
+    return blocks
+
+
+def _recipe(card: Mapping[str, Any]) -> list[_Block]:
+    blocks: list[_Block] = []
+    for name, head in (("recipe", "recipe"), ("libraries", "library")):
+        if card.get(name):
+            rows = tuple((str(key), _plain(value)) for key, value in card[name].items())
+            blocks.append(_Table((head, "value" if name == "recipe" else "version"), rows))
+    if card.get("initial_weights"):
+        blocks.append(_Text(f"Initial weights: {card['initial_weights']}"))
+    return blocks or [_Text(_NOT_RECORDED)]
+
+
+def _operating_points(card: Mapping[str, Any]) -> list[_Block]:
+    points = card.get("operating_points")
+    if not points:
+        return [_Text(_NOT_RECORDED)]
+    return [
+        _Text(
+            "Chosen on the validation split, on calibrated scores, and reported on the test split. t_sensitivity: the "
+            "highest threshold whose sensitivity meets its target (suspicious). t_specificity: the lowest threshold "
+            "whose specificity meets its target (urgent)."
+        ),
+        _Table(
+            ("", "threshold", "target"),
+            tuple(
+                (f"t_{side}", f"{points[f't_{side}']:.4f}", f"{side} {points[f'target_{side}']:.2f}")
+                for side in ("sensitivity", "specificity")
+            ),
+        ),
+    ]
+
+
+def _performance(card: Mapping[str, Any]) -> list[_Block]:
+    metrics = card.get("metrics")
+    if not metrics:
+        return [_Text(_NOT_RECORDED)]
+    blocks: list[_Block] = [
+        _Text(
+            f"{metrics['n']:,} radiographs of {metrics['groups']:,} groups, {metrics['positives']:,} with a fracture "
+            f"({metrics['prevalence']:.1%}). In brackets: 95 % intervals, resampled by group {metrics['resamples']:,} "
+            f"times. The site's prevalence is taken as {metrics['site_prevalence']:.1%}; each image counts as a study."
+        ),
+        _Table(
+            ("figure", "value"),
+            tuple(
+                (name, _interval(metrics[key]))
+                for key, name in (("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier score"), ("ece", "ECE"))
+            ),
+        ),
+        _Table(
+            ("figure", *(f"at {name} ({metrics[key]['threshold']:.3f})" for name, key in _POINTS)),
+            tuple(
+                (name, *(_interval(metrics[key][figure], 1 if "alerts" in figure else 3) for _, key in _POINTS))
+                for figure, name in _AT_POINT
+            ),
+        ),
+        _Table(
+            ("confusion", *(f"at {name}" for name, _ in _POINTS)),
+            tuple(
+                (name, *(f"{metrics[key]['confusion'][cell]:,}" for _, key in _POINTS))
+                for cell, name in (
+                    ("tp", "fractures flagged"),
+                    ("fn", "fractures missed"),
+                    ("fp", "others flagged"),
+                    ("tn", "others not flagged"),
+                )
+            ),
+        ),
+    ]
+    return blocks + _pictures(
+        card,
+        otherwise=False,
+        roc_plot="ROC curve",
+        precision_recall_plot="Precision and recall",
+        confusion_plot="Confusion matrices",
+        score_histogram="Scores",
+    )
+
+
+def _subgroups(card: Mapping[str, Any]) -> list[_Block]:
+    table = card.get("subgroups")
+    if not table:
+        return [_Text(_NOT_RECORDED)]
+    rows = tuple(
+        (
+            row["subgroup"].replace("_", " "),
+            row["value"],
+            f"{row['n']:,}",
+            f"{row['positives']:,}",
+            *(
+                "too few" if row[key] is None else _interval(row[key])
+                for key in ("auroc", "sensitivity", "specificity")
+            ),
+        )
+        for row in table["rows"]
+    )
+    gap = table["worst_gap"]
+    sentence = (
+        "No subgroup was large enough to be measured."
+        if gap is None
+        else f"The worst subgroup is {gap['subgroup'].replace('_', ' ')} = {gap['value']} (n = {gap['n']:,}): AUROC "
+        f"{gap['auroc']:.3f}, a gap of {gap['gap']:.3f} to the {gap['overall_auroc']:.3f} of all images."
+    )
+    return [
+        _Text(f"{sentence} Sensitivity and specificity at t_sensitivity; figures from n = {table['min_n']}."),
+        _Table(("by", "value", "n", "fractures", "AUROC", "sensitivity", "specificity"), rows),
+    ]
+
+
+def _calibration(card: Mapping[str, Any]) -> list[_Block]:
+    fit = card.get("calibration")
+    text = (
+        _NOT_RECORDED
+        if not fit
+        else f"Calibrated score = sigmoid(margin / {fit['temperature']:.3f} {fit['bias']:+.3f}), fitted on the "
+        "validation split; margin = the logit of fracture - the logit of none."
+    )
+    return [_Text(text), *_pictures(card, otherwise=False, reliability_plot="Calibration")]
+
+
+def _shortcuts(card: Mapping[str, Any]) -> list[_Block]:
+    audit = card.get("shortcut_audit")
+    if not audit:
+        return [_Text(_NOT_RECORDED)]
+    blocks: list[_Block] = [
+        _Text(
+            "How well facts that are not the bone predict the label, learnt on the training split without the pixels: "
+            f"AUROC {_interval(audit['auroc'])} on {audit['n_test']:,} test radiographs. The model's AUROC is to be "
+            "read beside it."
+        ),
+        _Table(
+            ("fact alone", "AUROC"),
+            tuple((name.replace("_", " "), _figure(value)) for name, value in audit["by_fact"].items()),
+        ),
+    ]
+    if audit.get("model_auroc_within_strata") is not None:
+        within = audit["model_auroc_within_strata"]
+        blocks.append(_Text(f"The model's AUROC within {audit['strata']} strata of that shortcut: {_figure(within)}."))
+    return blocks
+
+
+def _verdict(card: Mapping[str, Any]) -> list[_Block]:
+    verdict = card.get("verdict")
+    if not verdict:
+        return [_Text("Not judged yet.")]
+    blocks: list[_Block] = [
+        _Text(f"The gate {'passed' if verdict['passed'] else 'failed'} this version."),
+        _Points(tuple(verdict["reasons"])),
+    ]
+    if rule := verdict.get("measures", {}).get("rule"):
+        rows = tuple((name, _plain(value)) for name, value in rule.items())
+        blocks.append(_Table(("the gate's rule (change control)", "value"), rows))
+    return blocks
+
+
+def _events(card: Mapping[str, Any]) -> list[_Block]:
+    events: Sequence[Mapping[str, Any]] = card.get("events") or ()
+    if not events:
+        return [_Text("Nobody has approved this version yet.")]
+    names = ("happened_at", "event", "actor", "reason")
+    return [
+        _Table(("when", "what", "who", "why"), tuple(tuple(str(event[name]) for name in names) for event in events))
+    ]
+
+
+def _pictures(card: Mapping[str, Any], otherwise: bool = True, **titles: str) -> list[_Block]:
+    figures = card.get("figures") or {}
+    found: list[_Block] = [_Picture(name, title, figures[name]) for name, title in titles.items() if name in figures]
+    return found or ([_Text(_NOT_RECORDED)] if otherwise else [])
+
+
+def _interval(interval: Mapping[str, float | None], digits: int = 3) -> str:
+    if interval["value"] is None:
+        return "undefined"
+    if interval["low"] is None or interval["high"] is None:
+        return _figure(interval["value"], digits)
+    return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(title: str, sections: Sequence[tuple[str, list[_Block]]]) -> str:
+    def cell(text: str) -> str:
+        return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+
+    def block(content: _Block) -> str:
+        match content:
+            case _Text(text):
+                return cell(text)
+            case _Points(items):
+                return "\n".join(f"- {cell(item)}" for item in items)
+            case _Table(head, rows):
+                lines = [head, tuple("---" for _ in head), *rows]
+                return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+            case _Picture(name, caption, _):
+                return f"![{caption}]({name}.png)"
+
+    parts = [f"# {title}", f"> {RESEARCH_USE}"]
+    for head, content in sections:
+        parts += [f"## {head}", *map(block, content)]
+    return "\n\n".join(parts) + "\n"
+
+
+_STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dae1; }
+.research { background: #fff4e5; border-left: 5px solid #d55e00; padding: .8rem 1rem; font-weight: 600; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e7eb; overflow-wrap: anywhere; }
+figure { display: inline-block; margin: 0 .8rem 1rem 0; max-width: 28rem; vertical-align: top; }
+img { max-width: 100%; }
+"""
+
+
+def _html(title: str, sections: Sequence[tuple[str, list[_Block]]]) -> str:
+    def row(tag: str, line: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in line) + "</tr>"
+
+    def block(content: _Block) -> str:
+        match content:
+            case _Text(text):
+                return f"<p>{escape(text)}</p>"
+            case _Points(items):
+                return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+            case _Table(head, rows):
+                body = "".join(row("td", line) for line in rows)
+                top = f"<thead>{row('th', head)}</thead>" if any(head) else ""
+                return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+            case _Picture(_, caption, png):
+                data = base64.b64encode(png).decode()
+                return f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
+
+    body = "\n".join(f"<h2>{escape(head)}</h2>\n" + "\n".join(map(block, content)) for head, content in sections)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n<body>\n'
+        f'<h1>{escape(title)}</h1>\n<p class="research">{escape(RESEARCH_USE)}</p>\n{body}\n</body>\n</html>\n'
+    )

@@ -1,0 +1,1 @@
+"""Bytes become pixels and facts: PNG, JPEG and DICOM; de-identification; fingerprints; letterboxing."""

@@ -1,0 +1,64 @@
+"""A radiograph becomes a square without being stretched, and places in the square go back to the source."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fracture_ml.core.records import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class LetterboxGeometry:
+    """Where the image of `width` x `height` source pixels lies in a square of `size_px`."""
+
+    width: int
+    height: int
+    size_px: int
+    left_px: int
+    top_px: int
+    inner_width_px: int
+    inner_height_px: int
+
+    @classmethod
+    def of(cls, width: int, height: int, size_px: int) -> "LetterboxGeometry":
+        scale = size_px / max(width, height)
+        inner_width_px = max(1, round(width * scale))
+        inner_height_px = max(1, round(height * scale))
+        return cls(
+            width=width,
+            height=height,
+            size_px=size_px,
+            left_px=(size_px - inner_width_px) // 2,
+            top_px=(size_px - inner_height_px) // 2,
+            inner_width_px=inner_width_px,
+            inner_height_px=inner_height_px,
+        )
+
+    def to_source(self, x: float, y: float, width: float, height: float) -> Box:
+        """A rectangle of the square, in pixels from its top left corner, as the part of the source that it covers."""
+        across, down = self.width / self.inner_width_px, self.height / self.inner_height_px
+        left = min(max((x - self.left_px) * across, 0.0), self.width)
+        top = min(max((y - self.top_px) * down, 0.0), self.height)
+        right = min(max((x + width - self.left_px) * across, 0.0), self.width)
+        bottom = min(max((y + height - self.top_px) * down, 0.0), self.height)
+        return Box(x=left, y=top, width=right - left, height=bottom - top)
+
+
+def letterbox(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """Scale so that the longer side fills the square; keep the aspect; centre; fill with black.
+
+    Args:    pixels: uint8, (H, W).
+    Returns: uint8, (size_px, size_px). Antialiased when shrinking.
+    """
+    height, width = pixels.shape
+    geometry = LetterboxGeometry.of(width, height, size_px)
+    inner = Image.fromarray(pixels).resize(
+        (geometry.inner_width_px, geometry.inner_height_px), Image.Resampling.BICUBIC, reducing_gap=3.0
+    )
+    square = np.zeros((size_px, size_px), np.uint8)
+    square[
+        geometry.top_px : geometry.top_px + geometry.inner_height_px,
+        geometry.left_px : geometry.left_px + geometry.inner_width_px,
+    ] = np.asarray(inner)
+    return square

@@ -1,0 +1,71 @@
+"""ResNet50 for one-channel radiographs and two classes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from fracture_ml.core.errors import WeightsUnavailable
+
+CLASSES = ("no fracture", "fracture")
+
+
+class FractureNetwork(ResNet):
+    """torchvision's ResNet50 (its state dict, name by name) with a one-channel stem and two outputs.
+
+    The forward pass is cut where the class activation map is taken: the last feature map, then global average pooling
+    and one linear layer, both in float32, whatever the precision before them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Bottleneck, [3, 4, 6, 3], num_classes=len(CLASSES), zero_init_residual=True)
+        self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """(B, 1, S, S) float32 from to_model_input -> the last feature map, (B, 2048, S/32, S/32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def classify(self, feature_map: Tensor) -> Tensor:
+        """(B, 2048, h, w) -> float32 logits (B, 2): no fracture, fracture."""
+        with torch.autocast(feature_map.device.type, enabled=False):
+            return self.fc(feature_map.float().mean(dim=(2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.feature_map(x))
+
+
+def fold_stem(weight: Tensor) -> Tensor:
+    """The one-channel stem that equals a three-channel one fed the same image thrice: the sum over its channels.
+
+    Args:    weight: (64, 3, 7, 7).
+    Returns: (64, 1, 7, 7).
+    """
+    return weight.sum(dim=1, keepdim=True)
+
+
+def build_network(*, initial_state: Mapping[str, Tensor] | None = None) -> FractureNetwork:
+    """A new network, drawn from torch's global random state, or started from a ResNet50's state dict.
+
+    A three-channel stem is folded. A last layer for another number of classes stays as drawn.
+    Raises: WeightsUnavailable: the state is not a ResNet50's.
+    """
+    network = FractureNetwork()
+    if initial_state is None:
+        return network
+    own = network.state_dict()
+    state = dict(initial_state)
+    if state.get("conv1.weight", own["conv1.weight"]).shape == (64, 3, 7, 7):
+        state["conv1.weight"] = fold_stem(state["conv1.weight"])
+    for name in ("fc.weight", "fc.bias"):
+        if name not in state or state[name].shape != own[name].shape:
+            state[name] = own[name]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise WeightsUnavailable(
+            "The initial weights are not a ResNet50's: give the state dict of torchvision's resnet50 (.pth)."
+        ) from None
+    return network

@@ -1,0 +1,132 @@
+"""Where the network looked. AI attention, not a lesion boundary."""
+
+import io
+import textwrap
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+from torch import Tensor
+
+from fracture_ml.core.records import Box
+from fracture_ml.imaging.letterbox import LetterboxGeometry
+
+CAPTION = "AI attention, not a lesion boundary. Research use."
+LONGEST_SIDE_PX = 960  # with the caption below it, an overlay stays within 1024 px
+_SHORTEST_LONG_SIDE_PX = 512  # smaller images are enlarged, so that the caption can be read
+_BOX_SHARE = 0.5  # the box holds what reaches this share of the maximum
+_OPACITY = 0.6
+_COLOURS = colormaps["inferno"](np.linspace(0.2, 0.9, 256))[:, :3].astype(np.float32) * 255  # (256, 3)
+
+
+def class_activation_maps(feature_maps: Tensor, class_weights: Tensor) -> np.ndarray:
+    """How much each place of the last feature map speaks for a fracture, against none.
+
+    Behind global average pooling and one linear layer this equals Grad-CAM before its ReLU (Selvaraju et al. 2017,
+    section 3.1; Zhou et al. 2016), without a backward pass: the feature map weighted by the difference of the classes.
+
+    Args:    feature_maps: (B, C, h, w). class_weights: (2, C), of the linear layer: no fracture, fracture.
+    Returns: float32, (B, h, w), in units of the logits' difference, either sign.
+    """
+    difference = (class_weights[1] - class_weights[0]).float()
+    return torch.einsum("bchw,c->bhw", feature_maps.float(), difference).cpu().numpy()
+
+
+def to_source_aspect(activation: np.ndarray, geometry: LetterboxGeometry) -> np.ndarray:
+    """Undo the letterbox: the attention over the source image, 1 where it is highest.
+
+    Attention is what lies above the mean of the image's own area. Grad-CAM cuts at 0 instead, a logit of no meaning
+    here: calibration and a threshold for high sensitivity flag images well below it, and their map would be empty.
+
+    Args:    activation: float32, (h, w), over the square that the network saw.
+    Returns: float32, (H, W), 0 to 1, at the source's aspect, the longer side 512 to 960 px; all 0 where no place of
+             the image differs from another. What lies on the letterbox's black bars is left out.
+    """
+    height, width = activation.shape
+    across, down = width / geometry.size_px, height / geometry.size_px
+    inside = (
+        geometry.left_px * across,
+        geometry.top_px * down,
+        (geometry.left_px + geometry.inner_width_px) * across,
+        (geometry.top_px + geometry.inner_height_px) * down,
+    )
+    smooth = np.asarray(
+        Image.fromarray(activation.astype(np.float32)).resize(
+            shown_size(geometry.width, geometry.height), Image.Resampling.BICUBIC, box=inside
+        )
+    )
+    above = (smooth - smooth.mean(dtype=np.float64)).astype(np.float32).clip(min=0)
+    highest = above.max()
+    if highest <= 1e-5 * np.abs(smooth).max():  # rounding, not attention
+        return np.zeros_like(above)
+    return above / highest
+
+
+def shown_size(width_px: int, height_px: int) -> tuple[int, int]:
+    """The size, (width, height), at which a source of this size is shown: the longer side from 512 to 960 px."""
+    longest = max(width_px, height_px)
+    scale = min(max(longest, _SHORTEST_LONG_SIDE_PX), LONGEST_SIDE_PX) / longest
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def box_of(attention: np.ndarray, width_px: int, height_px: int) -> Box | None:
+    """The box, in source pixels, around the region of the strongest attention.
+
+    The region is what is connected to the maximum and reaches half of it. None where there is no attention.
+
+    Args:    attention: (H, W), 0 to 1, over the source image. width_px, height_px: of the source.
+    """
+    if not attention.any():
+        return None
+    regions, _ = ndimage.label(attention >= _BOX_SHARE * attention.max())
+    strongest = np.unravel_index(np.argmax(attention), attention.shape)
+    rows, columns = ndimage.find_objects(regions)[regions[strongest] - 1]
+    across, down = width_px / attention.shape[1], height_px / attention.shape[0]
+    return Box(
+        x=columns.start * across,
+        y=rows.start * down,
+        width=(columns.stop - columns.start) * across,
+        height=(rows.stop - rows.start) * down,
+    )
+
+
+def heat_map_png(attention: np.ndarray) -> bytes:
+    """The attention (H, W), 0 to 1, as an 8-bit grey PNG: white is the maximum."""
+    return _png(Image.fromarray((attention * 255).round().astype(np.uint8)))
+
+
+def overlay_png(pixels: np.ndarray, attention: np.ndarray) -> bytes:
+    """The radiograph with the attention over it, and the caption burnt into a strip below, off the anatomy.
+
+    Args:    pixels: uint8, (H, W), the source. attention: float32, (h, w), 0 to 1, at the source's aspect.
+    Returns: a PNG, RGB, of the attention's size and the strip's height.
+    """
+    height, width = attention.shape
+    grey = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    opacity = (_OPACITY * attention)[:, :, None]
+    colour = _COLOURS[(attention * 255).astype(np.uint8)]
+    blended = grey[:, :, None] * (1 - opacity) + colour * opacity  # (h, w, 3)
+    caption = _caption(width, max(height, width))
+    picture = Image.new("RGB", (width, height + caption.height))
+    picture.paste(Image.fromarray(blended.round().astype(np.uint8)), (0, 0))
+    picture.paste(caption, (0, height))
+    return _png(picture)
+
+
+def _caption(width_px: int, longest_px: int) -> Image.Image:
+    font = ImageFont.load_default(size=max(14, longest_px / 42))
+    letters = max(8, int(width_px * 0.96 / (font.getlength(CAPTION) / len(CAPTION))))
+    text = "\n".join(textwrap.wrap(CAPTION, letters))
+    left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)
+    margin = round(font.size * 0.5)
+    strip = Image.new("RGB", (width_px, round(bottom - top) + 2 * margin), (20, 20, 24))
+    ImageDraw.Draw(strip).multiline_text(((width_px - right - left) / 2, margin - top), text, (235, 235, 235), font)
+    return strip
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()

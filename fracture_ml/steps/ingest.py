@@ -1,0 +1,151 @@
+"""The inbox's objects become radiographs, labels or quarantine rows: each exactly one outcome."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from fracture_ml.core.errors import FractureError, NotReconciled, ObjectNotFound, TooLarge, UnusableObject
+from fracture_ml.core.records import MediaType, ReceivedObject
+from fracture_ml.data.labels import claims_of_key, claims_of_label_file, is_label_file
+from fracture_ml.imaging.decode import DecodeLimits
+from fracture_ml.imaging.deidentify import deidentify
+from fracture_ml.imaging.facts import read_facts
+from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+from fracture_ml.stores.radiographs import Arrival
+
+log = logging.getLogger(__name__)
+
+_ROWS_PER_TRANSACTION = 128
+_KEYS_PER_LOOKUP = 1000
+_SECONDS_BETWEEN_LINES = 5.0
+_ENDINGS = {MediaType.PNG: ".png", MediaType.JPEG: ".jpg", MediaType.DICOM: ".dcm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An object that cannot become a radiograph, and why."""
+
+    received: ReceivedObject
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanished:
+    """An object that was listed, and was gone when it was fetched."""
+
+    received: ReceivedObject
+
+
+def decode_limits(settings: Settings) -> DecodeLimits:
+    return DecodeLimits(
+        max_bytes=int(settings.max_object_mib * 2**20),
+        max_pixels=settings.max_pixels,
+        admit_secondary_capture=settings.admit_secondary_capture,
+        admit_for_processing=settings.admit_for_processing,
+    )
+
+
+def ingest_inbox(stores: Stores, settings: Settings, *, threads: int = 4) -> dict[str, int]:
+    """Give every new object of the inbox its one outcome. Label files first, then images.
+
+    Returns: counts of this run: listed, new, radiograph, copy, labels, quarantined, vanished.
+    Raises:  NotReconciled: an object has no outcome. StorageUnavailable, DatabaseUnavailable: worth a retry; what was
+             recorded before stays.
+    """
+    counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0)
+    new: list[ReceivedObject] = []
+    for listed in _chunks(stores.bucket.list(settings.inbox_prefix), _KEYS_PER_LOOKUP):
+        counts["listed"] += len(listed)
+        new += stores.radiographs.unknown_objects(listed)
+    counts["new"] = len(new)
+    log.info("%d objects in the inbox, %d of them new", counts["listed"], counts["new"])
+
+    label_files = [received for received in new if is_label_file(received.key)]
+    images = [received for received in new if not is_label_file(received.key)]
+    for received in label_files:
+        counts[_take_label_file(stores, settings, received)] += 1
+
+    done, last_line = 0, time.monotonic()
+    with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
+        findings = pool.map(lambda received: _inspect(stores, settings, received), images)
+        for chunk in _chunks(findings, _ROWS_PER_TRANSACTION):
+            counts.update(_record(stores, chunk))
+            done += len(chunk)
+            if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+                log.info("%d of %d images looked at", done, len(images))
+                last_line = time.monotonic()
+
+    without_outcome = len(stores.radiographs.unknown_objects(new)) - counts["vanished"]
+    if without_outcome:
+        raise NotReconciled(f"{without_outcome} of {len(new)} new objects have no outcome; run the ingest again")
+    log.info("ingest: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return dict(counts)
+
+
+def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> str:
+    secret = settings.site_secret.get_secret_value().encode()
+    try:
+        claims = claims_of_label_file(received.key, stores.bucket.read(received.key), site_secret=secret)
+    except ObjectNotFound:
+        return "vanished"
+    except UnusableObject as fault:
+        stores.radiographs.record_quarantined(received, fault.code, str(fault))
+        return "quarantined"
+    stores.radiographs.record_labels(received, claims)
+    return "labels"
+
+
+def _inspect(stores: Stores, settings: Settings, received: ReceivedObject) -> Arrival | Refusal | Vanished:
+    """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
+    secret = settings.site_secret.get_secret_value().encode()
+    limits = decode_limits(settings)
+    try:
+        if received.size_bytes > limits.max_bytes:
+            raise TooLarge(f"{received.size_bytes:,} bytes, and at most {limits.max_bytes:,} are admitted")
+        data = stores.bucket.read(received.key)
+        facts = read_facts(data, site_secret=secret, limits=limits)
+        object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"
+        stores.bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
+        claims = tuple(claims_of_key(received.key, site_secret=secret))
+    except ObjectNotFound:
+        return Vanished(received=received)
+    except UnusableObject as fault:
+        return Refusal(received=received, code=fault.code, sentence=str(fault))
+    except FractureError:
+        raise
+    except Exception as surprise:
+        # A decoder's own bug must not hold up the other objects: it is an outcome too, with its trace in the log.
+        log.exception("an object of %d bytes could not be read", received.size_bytes)
+        return Refusal(
+            received=received,
+            code="internal_error",
+            sentence=f"Reading it ended in {type(surprise).__name__}; the trace is in the ingest's log.",
+        )
+    return Arrival(received=received, facts=facts, object_key=object_key, claims=claims)
+
+
+def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished]) -> Counter:
+    counts: Counter = Counter()
+    for finding in findings:
+        if isinstance(finding, Refusal):
+            stores.radiographs.record_quarantined(finding.received, finding.code, finding.sentence)
+            counts["quarantined"] += 1
+        elif isinstance(finding, Vanished):
+            counts["vanished"] += 1
+    arrivals = [finding for finding in findings if isinstance(finding, Arrival)]
+    if arrivals:
+        counts.update(stores.radiographs.record_radiographs(arrivals, near_duplicate_bits=NEAR_DUPLICATE_BITS))
+    return counts
+
+
+def _chunks(items: Iterable, size: int) -> Iterator[list]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

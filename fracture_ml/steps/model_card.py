@@ -1,0 +1,92 @@
+"""A version's model card: gathered from the registry and the bucket, and written beside the bundle."""
+
+import importlib.metadata
+from dataclasses import asdict
+
+from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.evaluation.model_card import render
+from fracture_ml.stores import Stores
+
+FIGURES = (
+    "loss_plot",
+    "accuracy_plot",
+    "roc_plot",
+    "precision_recall_plot",
+    "reliability_plot",
+    "confusion_plot",
+    "score_histogram",
+)
+_LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
+
+
+def bundle_folder(bundle_key: str) -> str:
+    """Where a bundle's plots and card are."""
+    return bundle_key.rsplit("/", 1)[0]
+
+
+def write_model_card(stores: Stores, version: int) -> str:
+    """Write `model_card.html` and `model_card.md`, anew after each event. Returns the HTML's key.
+
+    Raises: UnknownVersion.
+    """
+    model = stores.registry.version_of(version)
+    snapshot = stores.snapshots.find(model.snapshot_id)
+    verdict = stores.registry.find_verdict(version)
+    folder = bundle_folder(model.bundle_key)
+    members = stores.snapshots.members_of(model.snapshot_id)
+    subgroups = stores.radiographs.subgroups_of([member.radiograph_id for member in members])
+    card = {
+        "version": version,
+        "created_at": f"{model.created_at:%Y-%m-%d %H:%M} UTC",
+        "snapshot_id": model.snapshot_id,
+        "recipe_id": model.recipe_id,
+        "code_version": model.code_version,
+        "bundle_sha256": model.bundle_sha256,
+        "data": _counted(list(subgroups.values())),
+        "splits": _splits(members),
+        "left_out": snapshot["counts"]["left_out"],
+        "leakage": "no patient, study or near-duplicate stands on two sides.",
+        "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
+        "recipe": model.recipe,
+        "initial_weights": model.recipe["initial_weights"],
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "metrics": model.metrics,
+        "subgroups": model.metrics["subgroups"],
+        "operating_points": asdict(model.operating_points),
+        "calibration": model.metrics["calibration"],
+        "shortcut_audit": model.metrics["shortcut_audit"],
+        "verdict": asdict(verdict) if verdict else None,
+        "events": stores.registry.events_of(version),
+        "figures": {name: png for name in FIGURES if (png := _find(stores, f"{folder}/{name}.png")) is not None},
+    }
+    markdown, html = render(card)
+    stores.bucket.write(f"{folder}/model_card.md", markdown.encode(), "text/markdown")
+    stores.bucket.write(f"{folder}/model_card.html", html.encode(), "text/html")
+    return f"{folder}/model_card.html"
+
+
+def _counted(subgroups: list[dict[str, str]]) -> dict[str, dict[str, int]]:
+    """How many radiographs have each value of each subgroup, the most frequent first."""
+    counts: dict[str, dict[str, int]] = {}
+    for of_image in subgroups:
+        for kind, value in of_image.items():
+            of_kind = counts.setdefault(kind, {})
+            of_kind[value] = of_kind.get(value, 0) + 1
+    return {
+        kind: dict(sorted(of_kind.items(), key=lambda item: -item[1])) for kind, of_kind in sorted(counts.items())
+    }
+
+
+def _splits(members) -> dict[str, dict[str, int]]:
+    splits: dict[str, dict[str, int]] = {}
+    for member in members:
+        of_split = splits.setdefault(member.split.value, {"positive": 0, "negative": 0})
+        of_split["positive" if member.label else "negative"] += 1
+    return splits
+
+
+def _find(stores: Stores, key: str) -> bytes | None:
+    try:
+        return stores.bucket.read(key)
+    except ObjectNotFound:
+        return None

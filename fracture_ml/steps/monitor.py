@@ -1,0 +1,107 @@
+"""A day's numbers: drift, live performance from final reads, overdue and stuck work; alerts while something is wrong."""
+
+import logging
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from fracture_ml.core.records import OperatingPoint
+from fracture_ml.evaluation.drift import summarise
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+
+log = logging.getLogger(__name__)
+
+STUCK_AFTER = timedelta(hours=12)
+MIN_FINAL_READS = 30
+_STUCK_WORDS = {
+    "held": "studies have been held without a final read",
+    "unlisted": "radiographs have been on no list",
+    "unjudged": "model versions have waited for the gate",
+}
+
+
+def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[str, Any]:
+    """Write the report of the day of `at` (UTC), raise the alerts that it calls for, and settle those that are over.
+
+    Returns: {"version", "alerts": how many are open, "overdue", "drifting": features}. Without a champion there is no
+             report, and the alert "no_champion" is open.
+    """
+    champion = stores.registry.find_champion()
+    overdue = stores.monitoring.overdue()
+    stuck = stores.monitoring.stuck(before=at - STUCK_AFTER)
+    wrong = {
+        ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
+        **{
+            ("stuck", name): count and f"{count} {_STUCK_WORDS[name]} for {STUCK_AFTER.total_seconds() / 3600:.0f} hours."
+            for name, count in stuck.items()
+        },
+        ("no_champion", "registry"): champion is None and "No model is promoted: every study is 'AI unavailable'.",
+    }
+    drifting: list[str] = []
+    if champion is not None:
+        measures = _measures(stores, champion.version, at)
+        drifting = [name for name, row in measures["drift"].items() if row["level"] == "large"]
+        wrong[("drift", f"version {champion.version}")] = drifting and (
+            f"Scores or inputs have drifted from the training snapshot: {', '.join(drifting)}."
+        )
+        stores.monitoring.save_drift_report(
+            at.date(), champion.version, {**measures, "overdue": overdue, "stuck": stuck}
+        )
+    for (kind, subject), sentence in wrong.items():
+        if sentence:
+            stores.monitoring.raise_alert(kind, subject, sentence)
+        else:
+            stores.monitoring.settle_alert(kind, subject)
+    alerts = stores.monitoring.open_alerts()
+    for alert in alerts:
+        log.warning("alert, open since %s: %s", f"{alert['raised_at']:%Y-%m-%d %H:%M}", alert["sentence"])
+    return {
+        "version": champion.version if champion else None,
+        "alerts": len(alerts),
+        "overdue": overdue,
+        "drifting": drifting,
+    }
+
+
+def _measures(stores: Stores, version: int, at: datetime) -> dict[str, Any]:
+    day = at.date()
+    reference = {name: np.asarray(values) for name, values in stores.monitoring.training_facts(version).items()}
+    current = {name: np.asarray(values) for name, values in stores.monitoring.live_facts(day).items()}
+    reference["score"] = np.asarray(stores.monitoring.training_scores(version))
+    current["score"] = np.asarray(stores.monitoring.live_scores(version, day))
+    return {
+        "drift": summarise(reference, current),
+        "live": live_performance(stores.monitoring.final_reads(version)),
+        "median_minutes_to_read": {
+            priority: median(minutes) for priority, minutes in stores.monitoring.minutes_to_read(day).items()
+        },
+    }
+
+
+def live_performance(final_reads: list[tuple[float, str, str]]) -> dict[str, Any]:
+    """Sensitivity and specificity of "urgent or suspicious" against final reads, with exact 95 % intervals.
+
+    Clopper and Pearson (1934). Below `MIN_FINAL_READS` of a class the figure is None: not enough data, and it is said.
+
+    Args: final_reads: (score, operating point, finding) of each study that was read with a score in view.
+    """
+    flagged = (OperatingPoint.URGENT, OperatingPoint.SUSPICIOUS)
+    hits = [point in flagged for _, point, finding in final_reads if finding == "positive"]
+    passes = [point not in flagged for _, point, finding in final_reads if finding == "negative"]
+    return {
+        "final_reads": len(final_reads),
+        "sensitivity": _proportion(hits),
+        "specificity": _proportion(passes),
+    }
+
+
+def _proportion(successes: list[bool]) -> dict[str, Any]:
+    n = len(successes)
+    if n < MIN_FINAL_READS:
+        return {"value": None, "low": None, "high": None, "n": n, "note": "not enough data"}
+    interval = binomtest(sum(successes), n).proportion_ci(0.95, method="exact")
+    return {"value": sum(successes) / n, "low": interval.low, "high": interval.high, "n": n}

@@ -1,0 +1,80 @@
+"""How much work a night may be: four presets, and a trigger form's overrides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fracture_ml.core.errors import InvalidRecipe
+from fracture_ml.core.recipe import StudyPlan, TrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyWork:
+    """A night: what the tuning may try, and the recipe that its winner is put into."""
+
+    study: StudyPlan
+    recipe: TrainRecipe
+
+
+PRESETS = {
+    # Minutes on 2 cores, for the drawn radiographs.
+    "demo": NightlyWork(
+        study=StudyPlan(
+            batch_sizes=(16, 32),
+            peak_lrs=(1e-3,),
+            schedulers=("cosine",),
+            trials=2,
+            epochs=1,
+            image_size_px=64,
+            metric="auroc",
+            time_budget_s=45,
+        ),
+        recipe=TrainRecipe(image_size_px=96, epochs=8, selection_metric="auroc", balance="weighted_loss"),
+    ),
+    # Under an hour on 2 cores, for some thousands of real radiographs.
+    "cpu": NightlyWork(
+        study=StudyPlan(
+            peak_lrs=(1e-3, 1e-4),
+            schedulers=("cosine",),
+            trials=4,
+            epochs=2,
+            image_size_px=64,
+            metric="auroc",
+            time_budget_s=8 * 60,
+        ),
+        recipe=TrainRecipe(image_size_px=128, epochs=14, selection_metric="auroc", balance="weighted_loss"),
+    ),
+    "nightly": NightlyWork(
+        study=StudyPlan(trials=12, epochs=10, metric="accuracy", time_budget_s=4 * 3600),
+        recipe=TrainRecipe(balance="weighted_loss"),
+    ),
+    # The whole grid of the seed project: 3 batch sizes x 3 learning rates x 3 schedulers x 5 folds x 30 epochs.
+    "full": NightlyWork(study=StudyPlan(prune=False, time_budget_s=24 * 3600), recipe=TrainRecipe()),
+}
+
+_STUDY_OVERRIDES = {
+    "trials": "trials",
+    "folds": "folds",
+    "tuning_epochs": "epochs",
+    "tuning_image_size_px": "image_size_px",
+    "metric": "metric",
+}
+_RECIPE_OVERRIDES = {"epochs": "epochs", "image_size_px": "image_size_px", "seed": "seed", "metric": "selection_metric"}
+
+
+def plan_of(params: Mapping[str, Any]) -> NightlyWork:
+    """The preset that `params` names, with every other filled field put over its part of it.
+
+    Raises: InvalidRecipe: an unknown preset, or a value out of its bounds.
+    """
+    if params["preset"] not in PRESETS:
+        raise InvalidRecipe(f"preset={params['preset']!r}: must be one of {', '.join(PRESETS)}")
+    work = PRESETS[params["preset"]]
+
+    def filled(names: Mapping[str, str]) -> dict[str, Any]:
+        return {ours: params[form] for form, ours in names.items() if params.get(form) is not None}
+
+    study = filled(_STUDY_OVERRIDES)
+    if params.get("tuning_minutes") is not None:
+        study["time_budget_s"] = 60 * params["tuning_minutes"]
+    return NightlyWork(study=replace(work.study, **study), recipe=replace(work.recipe, **filled(_RECIPE_OVERRIDES)))

@@ -1,0 +1,88 @@
+"""The gate judges a challenger; a person or a setting promotes it; the history is kept."""
+
+import logging
+
+from fracture_ml.core.errors import LeakageFound, ObjectNotFound
+from fracture_ml.core.recipe import PromotionRule
+from fracture_ml.core.records import ModelVersion, Verdict
+from fracture_ml.data.splits import check_no_leakage
+from fracture_ml.evaluation.gate import judge
+from fracture_ml.imaging.fingerprint import sha256_of
+from fracture_ml.stores import Stores
+
+log = logging.getLogger(__name__)
+
+
+def find_undecided(stores: Stores) -> int | None:
+    """The newest version that was registered and neither promoted nor rejected; older ones are left behind."""
+    undecided = stores.registry.undecided()
+    return max(undecided) if undecided else None
+
+
+def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
+    """The gate's verdict of `version`, written once: a retry gets the first one.
+
+    Returns: {"version", "passed", "summary"}; the summary is a sentence a line.
+    Raises:  UnknownVersion.
+    """
+    verdict = stores.registry.find_verdict(version)
+    if verdict is None:
+        rule = rule or PromotionRule()
+        challenger = stores.registry.version_of(version)
+        champion = stores.registry.find_champion()
+        if champion is not None and champion.version == version:
+            champion = None
+        verdict = judge(
+            stores.registry.evaluation_scores_of(version),
+            stores.registry.evaluation_scores_of(champion.version) if champion else None,
+            challenger_points=challenger.operating_points,
+            champion_points=champion.operating_points if champion else None,
+            rule=rule,
+            bundle_verified=_bundle_is_whole(stores, challenger),
+            leakage_clean=_leakage_is_clean(stores, challenger),
+        )
+        stores.registry.record_verdict(version, verdict)
+    log.info("version %d: %s. %s", version, "passed" if verdict.passed else "failed", " ".join(verdict.reasons))
+    return {"version": version, "passed": verdict.passed, "summary": _summary(version, verdict)}
+
+
+def promote(stores: Stores, *, version: int, actor: str, approved: bool) -> int:
+    """Make `version` the champion. `approved`: a person said yes. Returns the version. Raises: UnknownVersion."""
+    reason = "approved by a person" if approved else "the gate passed, and promotion is automatic"
+    if approved:
+        stores.registry.record_event(version, "approved", actor=actor, reason=reason)
+    stores.registry.promote(version, actor=actor, reason=reason)
+    log.info("version %d is the champion: %s", version, reason)
+    return version
+
+
+def reject(stores: Stores, *, version: int, actor: str, reason: str) -> None:
+    """Record that `version` will not be promoted. Raises: UnknownVersion."""
+    stores.registry.record_event(version, "rejected", actor=actor, reason=reason)
+    log.info("version %d is rejected: %s", version, reason)
+
+
+def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None = None) -> int:
+    """Make an earlier version the champion again (the one before, if none is named). Returns it."""
+    return stores.registry.roll_back(actor=actor, reason=reason, to_version=to_version).version
+
+
+def _bundle_is_whole(stores: Stores, version: ModelVersion) -> bool:
+    try:
+        return sha256_of(stores.bucket.read(version.bundle_key)) == version.bundle_sha256
+    except ObjectNotFound:
+        return False
+
+
+def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:
+    try:
+        check_no_leakage(stores.snapshots.members_of(version.snapshot_id))
+    except LeakageFound as leak:
+        log.error("version %d: %s", version.version, leak)
+        return False
+    return True
+
+
+def _summary(version: int, verdict: Verdict) -> str:
+    lines = [f"- {reason}" for reason in verdict.reasons]
+    return "\n".join([f"**Version {version}: the gate {'passed' if verdict.passed else 'failed'}.**", "", *lines])

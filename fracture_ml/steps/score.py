@@ -1,0 +1,125 @@
+"""Everything that the champion has no outcome for gets exactly one: a score or a reason."""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from fracture_ml.core.errors import NotReconciled, ObjectNotFound, UnusableObject
+from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
+from fracture_ml.model.bundle import Bundle
+from fracture_ml.model.device import choose_device
+from fracture_ml.scoring.score import Scorer
+from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+from fracture_ml.stores.predictions import PredictionRow
+
+log = logging.getLogger(__name__)
+
+_FETCH_AHEAD = 64
+_FETCH_THREADS = 8
+_ROWS_PER_TRANSACTION = 256
+
+
+def plan_scoring(stores: Stores) -> dict:
+    """What this run owes: the champion, and the newest radiograph that it must have an outcome for.
+
+    Returns: {"version": int | None, "through": radiograph_id}. Without a champion nothing is owed.
+    """
+    champion = stores.registry.find_champion()
+    if champion is None:
+        log.warning("no champion yet: studies are listed as AI unavailable until a model is promoted")
+    return {"version": champion.version if champion else None, "through": stores.radiographs.newest_id()}
+
+
+def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size: int) -> list[dict]:
+    """Ranges of radiograph ids with no outcome, `batch_size` radiographs each: {"version", "first", "last"}."""
+    if version is None:
+        return []
+    ranges = stores.predictions.due_ranges(version, batch_size=batch_size, through=through)
+    return [{"version": version, "first": first, "last": last} for first, last in ranges]
+
+
+def score_batch(stores: Stores, settings: Settings, *, version: int, first: int, last: int) -> dict[str, int]:
+    """Score what is due from `first` to `last` (radiograph ids, both included).
+
+    Bytes are written before the rows that name them; a killed run leaves whole rows or none, and the next one goes on.
+    Returns: counts: due, scored, rejected.
+    Raises:  BundleMismatch: the bundle is not what was registered; an alert is open and nothing was scored.
+    """
+    due = stores.predictions.due(version, first=first, last=last, limit=last - first + 1)
+    counts = Counter(due=len(due), scored=0, rejected=0)
+    if not due:
+        return dict(counts)
+    registered = stores.registry.version_of(version)
+    bundle = Bundle.from_bytes(stores.bucket.read(registered.bundle_key), expected_sha256=registered.bundle_sha256)
+    scorer = Scorer(bundle, choose_device(settings.device), limits=decode_limits(settings))
+    with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
+        outcomes = scorer.score(_fetched_ahead(stores, pool, due))
+        while chunk := list(islice(outcomes, _ROWS_PER_TRANSACTION)):
+            rows = list(pool.map(lambda outcome: _write_maps(stores, version, outcome), chunk))
+            stores.predictions.save(version, rows)
+            counts["scored"] += sum(row.reason is None for row in rows)
+            counts["rejected"] += sum(row.reason is not None for row in rows)
+            log.info("version %d: %d of %d have an outcome", version, counts["scored"] + counts["rejected"], len(due))
+    return dict(counts)
+
+
+def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:
+    """Check that every radiograph up to `through` has exactly one outcome of `version`.
+
+    Raises: NotReconciled: some have none.
+    """
+    if version is None:
+        return {"radiographs": 0, "scored": 0, "rejected": 0, "missing": 0}
+    counts = stores.predictions.reconcile(version, through=through)
+    if counts["missing"]:
+        raise NotReconciled(
+            f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}; "
+            "run the scoring again"
+        )
+    log.info("version %d: %d radiographs = %d scored + %d that could not be", version, *list(counts.values())[:3])
+    return counts
+
+
+def _fetched_ahead(
+    stores: Stores, pool: ThreadPoolExecutor, due: Sequence[StoredRadiograph]
+) -> Iterator[tuple[StoredRadiograph, bytes | UnusableObject]]:
+    """The bytes of each, in order, at most `_FETCH_AHEAD` of them fetched before they are asked for."""
+    waiting: deque[tuple[StoredRadiograph, Future]] = deque()
+    for radiograph in due:
+        waiting.append((radiograph, pool.submit(_fetch, stores, radiograph)))
+        if len(waiting) >= _FETCH_AHEAD:
+            oldest, future = waiting.popleft()
+            yield oldest, future.result()
+    while waiting:
+        oldest, future = waiting.popleft()
+        yield oldest, future.result()
+
+
+def _fetch(stores: Stores, radiograph: StoredRadiograph) -> bytes | UnusableObject:
+    try:
+        return stores.bucket.read(radiograph.object_key)
+    except ObjectNotFound:
+        return UnusableObject("The stored object of this radiograph is gone from the bucket.")
+
+
+def _write_maps(stores: Stores, version: int, outcome: Outcome) -> PredictionRow:
+    """Put the outcome's pictures into the bucket, and return its row."""
+    if isinstance(outcome, Rejected):
+        return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason)
+    keys = {}
+    for name, png in (("heat_map", outcome.heat_map_png), ("overlay", outcome.overlay_png)):
+        if png is not None:
+            keys[f"{name}_key"] = f"attention/{version}/{outcome.radiograph_id}-{name}.png"
+            stores.bucket.write(keys[f"{name}_key"], png, "image/png")
+    return PredictionRow(
+        radiograph_id=outcome.radiograph_id,
+        probability=outcome.probability,
+        calibrated=outcome.calibrated,
+        operating_point=outcome.operating_point,
+        box=outcome.box,
+        **keys,
+    )

@@ -1,0 +1,114 @@
+"""What a place decides: URLs, secrets, device, policies. Read from FRACTURE_* environment variables, here alone."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fracture_ml.core.errors import InvalidSettings
+from fracture_ml.core.records import BodyPart
+
+
+class Settings(BaseSettings):
+    """Every setting of the product. The environment comes first, then the file that `make up` writes."""
+
+    model_config = SettingsConfigDict(env_prefix="FRACTURE_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    database_url: SecretStr = Field(description="postgresql+psycopg2://user:password@host:port/database")
+    s3_bucket: str
+    s3_endpoint_url: str | None = None  # None: Amazon's own
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None  # None: boto3's own search (a role, a profile)
+    s3_secret_key: SecretStr | None = None
+    inbox_prefix: str = "inbox/"
+    site_secret: SecretStr = Field(min_length=16, description="keys every hash of an identity; never changes")
+
+    cache_dir: Path = Path(".fracture/cache")
+    cache_max_gib: float = Field(default=20.0, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)  # 0: all cores
+    initial_weights: str = "auto"  # auto | imagenet | none | a file | s3:<key>
+
+    promotion: Literal["approval", "automatic"] = "approval"
+    prioritisation: bool = True
+    region_weights: frozenset[BodyPart] = frozenset({BodyPart.HIP, BodyPart.PELVIS, BodyPart.SPINE})
+    minutes_stat: int = Field(default=15, gt=0)
+    minutes_urgent: int = Field(default=60, gt=0)
+    minutes_routine: int = Field(default=24 * 60, gt=0)
+    prevalence: float | None = Field(default=None, gt=0, lt=1)  # of fractures at the site; None: the data's own
+
+    max_object_mib: float = Field(default=200.0, gt=0)
+    max_pixels: int = Field(default=100_000_000, gt=0)
+    admit_secondary_capture: bool = False
+    admit_for_processing: bool = False
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_the_driver(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith("postgresql+psycopg2://"):
+            raise ValueError("must begin with postgresql+psycopg2://")
+        return url
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the settings once per process.
+
+    Raises: InvalidSettings: one sentence that names every missing or wrong variable.
+    """
+    try:
+        return Settings(_env_file=load_stack_settings().env_file)
+    except ValidationError as error:
+        raise InvalidSettings(
+            f"Set these variables, or start the embedded servers with `make up`: {_faults(error)}"
+        ) from None
+
+
+class StackSettings(BaseSettings):
+    """Where the embedded servers live, and which of them are replaced by external ones. The environment alone counts."""
+
+    model_config = SettingsConfigDict(env_prefix="FRACTURE_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    stack_dir: Path = Path(".fracture")
+    stack_ui_port: int = Field(default=8080, ge=1, le=65535)
+    stack_postgres_port: int = Field(default=15432, ge=1, le=65535)
+    stack_s3_port: int = Field(default=18333, ge=1, le=65528)  # and the seven ports above it
+
+    database_url: SecretStr | None = None  # None: the embedded Postgres
+    airflow_database_url: SecretStr | None = Field(
+        default=None, validation_alias="AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    )  # None: the embedded Postgres
+    s3_bucket: str | None = None  # None: the embedded S3
+    s3_endpoint_url: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    site_secret: SecretStr | None = Field(default=None, min_length=16)  # None: generated once
+    cache_dir: Path | None = None  # None: in the stack's folder
+
+    @property
+    def env_file(self) -> Path:
+        """The FRACTURE_* variables that `make up` wrote for every other command."""
+        return self.stack_dir / "fracture.env"
+
+
+def load_stack_settings() -> StackSettings:
+    """Read the stack's settings. Raises: InvalidSettings: one sentence that names every wrong variable."""
+    try:
+        return StackSettings()
+    except ValidationError as error:
+        raise InvalidSettings(f"Correct these variables: {_faults(error)}") from None
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment of this process, for processes that it starts."""
+    return dict(os.environ)
+
+
+def _faults(error: ValidationError) -> str:
+    names = [str(fault["loc"][0]).upper() for fault in error.errors()]
+    names = [name if name.startswith("AIRFLOW__") else f"FRACTURE_{name}" for name in names]
+    return "; ".join(f"{name} ({fault['msg']})" for name, fault in zip(names, error.errors(), strict=True))

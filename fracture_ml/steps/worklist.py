@@ -1,0 +1,234 @@
+"""The worklist: studies are put on it by urgency, people act on its items, and their final reads become labels.
+
+What leaves here goes to a browser: hashes, facts of images and words; no patient key, object key or file name.
+"""
+
+import io
+import logging
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from PIL import Image
+
+from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.core.records import AiPriority, LabelValue, Priority, WorklistStatus
+from fracture_ml.imaging.decode import decode
+from fracture_ml.scoring.priority import effective_priority, rank_study
+from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+
+log = logging.getLogger(__name__)
+
+PICTURE_SIDE_PX = 1600
+_HIGHLIGHT_COLOUR = (255, 140, 40)
+_HIGHLIGHT_OPACITY = 0.6
+_OPEN = (WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING, WorklistStatus.REOPENED)
+_AI_WORDS = {
+    AiPriority.URGENT: "urgent",
+    AiPriority.SUSPICIOUS: "suspicious",
+    AiPriority.BELOW: "no finding flagged",
+    AiPriority.UNAVAILABLE: "AI unavailable",
+}
+_KEPT = (
+    *("study_key", "radiograph_id", "score", "body_part", "images_unscored", "ordered_priority"),
+    *("arrived_at", "due_at", "status", "holder", "row_version"),
+)
+# What the page offers, most usual first; the store decides what it takes.
+_OFFERED = {
+    WorklistStatus.NEW: ("acknowledge", "start_reading", "report"),
+    WorklistStatus.REOPENED: ("acknowledge", "start_reading", "report"),
+    WorklistStatus.ACKNOWLEDGED: ("start_reading", "report", "release"),
+    WorklistStatus.READING: ("report", "release"),
+    WorklistStatus.REPORTED: ("close", "reopen"),
+    WorklistStatus.CLOSED: ("reopen",),
+}
+
+
+def rank_worklist(stores: Stores, settings: Settings) -> dict[str, int]:
+    """Put every study that is new, or that the champion or a new image changed, where it belongs.
+
+    Without a champion the studies are listed as "AI unavailable". What people have reported or closed stays as it is.
+
+    Returns: counts: ranked, and by AI priority.
+    """
+    champion = stores.registry.find_champion()
+    version = champion.version if champion else None
+    minutes_to_read = {
+        Priority.STAT: settings.minutes_stat,
+        Priority.URGENT: settings.minutes_urgent,
+        Priority.ROUTINE: settings.minutes_routine,
+    }
+    ranked = [
+        rank_study(
+            study,
+            version=version,
+            region_weights=settings.region_weights,
+            minutes_to_read=minutes_to_read,
+            prioritisation=settings.prioritisation,
+        )
+        for study in stores.worklist.studies_to_rank(version)
+    ]
+    stores.worklist.save_items(ranked)
+    counts = Counter(study.ai_priority.value for study in ranked)
+    log.info("%d studies ranked: %s", len(ranked), dict(counts))
+    return {"ranked": len(ranked), **counts}
+
+
+def open_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:
+    """The open items, most urgent first; the counts of all of them; the open alerts; and when this was read."""
+    return {
+        "items": [
+            {**row, "score": None if row["score"] is None else float(row["score"])}  # numeric is text in JSON
+            for row in stores.worklist.open_items(limit=limit, offset=offset)
+        ],
+        "counts": stores.worklist.counts(),
+        "alerts": stores.monitoring.open_alerts(),
+        "as_of": datetime.now(UTC),
+    }
+
+
+def item(stores: Stores, study_key: str) -> dict[str, Any]:
+    """One study with its images, its history and what may be done with it now. Raises: UnknownItem."""
+    return _for_people(stores, stores.worklist.item_of(study_key), datetime.now(UTC))
+
+
+def acknowledge(
+    stores: Stores,
+    study_key: str,
+    *,
+    actor: str,
+    row_version: int,
+    finding: str,
+    found_at: datetime,
+    told_by: str,
+    told_to: str,
+    told_at: datetime,
+    told_how: str,
+) -> dict[str, Any]:
+    """Record ACR's six fields: what was found and when, who told whom, when it was received, and how.
+
+    Returns: the item as it is now. Raises: UnknownItem, Conflict, NotAllowed.
+    """
+    details = {
+        "finding": finding,
+        "found_at": found_at.isoformat(),
+        "told_by": told_by,
+        "told_to": told_to,
+        "told_at": told_at.isoformat(),
+        "told_how": told_how,
+    }
+    return _act(stores, study_key, "acknowledge", actor=actor, row_version=row_version, details=details)
+
+
+def start_reading(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
+    """Hold the item: nobody else reads it meanwhile. Raises: UnknownItem, Conflict, NotAllowed."""
+    return _act(stores, study_key, "start_reading", actor=actor, row_version=row_version)
+
+
+def report(
+    stores: Stores, study_key: str, *, actor: str, row_version: int, value: str, comment: str = ""
+) -> dict[str, Any]:
+    """The final read, which becomes a label of the study.
+
+    Args:   value: positive, negative or uncertain.
+    Raises: UnknownItem, Conflict, NotAllowed.
+    """
+    details = {"value": LabelValue(value).value, "comment": comment}
+    return _act(stores, study_key, "report", actor=actor, row_version=row_version, details=details)
+
+
+def close(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
+    """Nothing is left to do. Raises: UnknownItem, Conflict, NotAllowed."""
+    return _act(stores, study_key, "close", actor=actor, row_version=row_version)
+
+
+def reopen(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
+    """Put a reported or closed item back on the list. Raises: UnknownItem, Conflict, NotAllowed."""
+    return _act(stores, study_key, "reopen", actor=actor, row_version=row_version)
+
+
+def release(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
+    """Let go of an item that is held, for others. Raises: UnknownItem, Conflict, NotAllowed."""
+    return _act(stores, study_key, "release", actor=actor, row_version=row_version)
+
+
+def image_png(stores: Stores, settings: Settings, radiograph_id: int) -> bytes:
+    """The plain radiograph as an 8-bit grey PNG, its longer side at most 1600 px.
+
+    Raises: UnknownRadiograph, ObjectNotFound, StorageUnavailable.
+    """
+    (radiograph,) = stores.radiographs.stored([radiograph_id])
+    data = stores.bucket.read(radiograph.object_key)
+    picture = Image.fromarray(decode(data, decode_limits(settings), at_least_px=PICTURE_SIDE_PX))  # (H, W)
+    picture.thumbnail((PICTURE_SIDE_PX, PICTURE_SIDE_PX), Image.Resampling.LANCZOS)
+    return _png(picture)
+
+
+def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
+    """The AI's attention as a transparent layer to lay over the plain radiograph: RGBA, at the source's aspect.
+
+    It is tinted from the heat map, and not the stored overlay, whose caption and resolution would hide the plain image.
+
+    Raises: ObjectNotFound: nothing was highlighted. StorageUnavailable.
+    """
+    prediction = stores.predictions.prediction_of(version, radiograph_id)
+    if prediction is None or prediction["heat_map_key"] is None:
+        raise ObjectNotFound("The AI highlighted nothing in this image.")
+    attention = Image.open(io.BytesIO(stores.bucket.read(prediction["heat_map_key"]))).convert("L")
+    layer = Image.new("RGBA", attention.size, (*_HIGHLIGHT_COLOUR, 0))
+    layer.putalpha(attention.point(lambda level: round(level * _HIGHLIGHT_OPACITY)))
+    return _png(layer)
+
+
+def _act(stores: Stores, study_key: str, action: str, **who_and_what: Any) -> dict[str, Any]:
+    return _for_people(stores, stores.worklist.act(study_key, action, **who_and_what), datetime.now(UTC))
+
+
+def _for_people(stores: Stores, row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """A row of the worklist in the words of the list, with what the page shows beside it."""
+    status, ai = WorklistStatus(row["status"]), AiPriority(row["ai_priority"])
+    overdue = status in _OPEN and row["due_at"] < now
+    points = None if row["version"] is None else stores.registry.version_of(row["version"]).operating_points
+    return {
+        **{name: row[name] for name in _KEPT},
+        "priority": _priority_now(row, ai, overdue),
+        "overdue": overdue,
+        "ai": _AI_WORDS[ai],
+        "model_version": row["version"],
+        "operating_points": points,
+        "images": len(row["images"]),
+        "radiographs": [_image_for_people(image) for image in row["images"]],
+        "events": row["events"],
+        "actions": _OFFERED[status],
+    }
+
+
+def _priority_now(row: dict[str, Any], ai: AiPriority, overdue: bool) -> Priority:
+    """As in the view `worklist_open`: past its due time an item rises one step."""
+    effective = effective_priority(
+        Priority(row["ordered_priority"]), ai, raised=row["raised"], prioritised=row["prioritised"]
+    )
+    rungs = list(Priority)  # STAT first
+    return rungs[max(0, rungs.index(effective) - overdue)]
+
+
+def _image_for_people(image: dict[str, Any]) -> dict[str, Any]:
+    outcome = image["prediction"] or {}
+    facts = {name: image[name] for name in ("radiograph_id", "width_px", "height_px", "laterality", "view")}
+    return {
+        **facts,
+        "score": outcome.get("calibrated"),
+        "operating_point": outcome.get("operating_point"),
+        "reason": outcome.get("reason"),
+        "version": outcome.get("version"),
+        "box": outcome.get("box"),
+        "has_overlay": outcome.get("heat_map_key") is not None,
+    }
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)  # the network is near: time counts, not size
+    return file.getvalue()

@@ -1,0 +1,99 @@
+"""What the daily watch reads and writes: live scores and facts against the training's, final reads, alerts."""
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+
+
+class MonitoringStore:
+    """Days are in UTC."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- what is compared -------------------------------------------------------------------------
+
+    def training_scores(self, version: int) -> list[float]:
+        """A version's calibrated scores (0 to 1) on its evaluated split."""
+        return self._scores("monitoring_training_scores", version=version)
+
+    def live_scores(self, version: int, day: date) -> list[float]:
+        """A version's calibrated scores (0 to 1) of one day."""
+        return self._scores("monitoring_live_scores", version=version, day=day)
+
+    def training_facts(self, version: int) -> dict[str, list[Any]]:
+        """fact -> one value per radiograph of the version's training split.
+
+        width_px, height_px, size_bytes and bits_stored are numbers; body_part, view, manufacturer, media_type words.
+        """
+        return self._columns("monitoring_training_facts", version=version)
+
+    def live_facts(self, day: date) -> dict[str, list[Any]]:
+        """The same facts of the radiographs that were received on one day."""
+        return self._columns("monitoring_live_facts", day=day)
+
+    def final_reads(self, version: int) -> list[tuple[float, str, str]]:
+        """(score, operating point, finding) of each study whose last reader was shown a score of this version."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "monitoring_final_reads", version=version)
+        return [(row["score"], row["operating_point"], row["value"]) for row in rows]
+
+    def minutes_to_read(self, day: date) -> dict[str, list[float]]:
+        """Ordered priority -> minutes from arrival to the first final read, of the studies first read on one day."""
+        minutes: dict[str, list[float]] = {}
+        with transaction(self._engine) as connection:
+            for row in rows_of(connection, "monitoring_minutes_to_read", day=day):
+                minutes.setdefault(row["ordered_priority"], []).append(row["minutes"])
+        return minutes
+
+    def overdue(self) -> int:
+        """How many open studies are past their due time."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "monitoring_overdue")[0]["overdue"]
+
+    def stuck(self, *, before: datetime) -> dict[str, int]:
+        """What has stood still since `before`: held studies, radiographs on no list, versions that were not judged."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "monitoring_stuck", before=before)[0]
+
+    # --- what is said -----------------------------------------------------------------------------
+
+    def save_drift_report(self, day: date, version: int, measures: dict[str, Any]) -> None:
+        """A day's numbers; a later run of the same day replaces them."""
+        with transaction(self._engine) as connection:
+            row = {"day": day, "version": version, "measures": to_jsonb(measures)}
+            connection.execute(query("drift_report_save"), row)
+
+    def find_drift_report(self, day: date, version: int) -> dict[str, Any] | None:
+        """day, version, measures, created_at."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "drift_report_find", day=day, version=version)
+        return rows[0] if rows else None
+
+    def raise_alert(self, kind: str, subject: str, sentence: str) -> bool:
+        """Ask a person to look. Returns: whether it is new; an open alert of this kind and subject stays as it is."""
+        with transaction(self._engine) as connection:
+            return bool(rows_of(connection, "alert_raise", kind=kind, subject=subject, sentence=sentence))
+
+    def settle_alert(self, kind: str, subject: str) -> bool:
+        """It is no longer so. Returns: whether such an alert was open."""
+        with transaction(self._engine) as connection:
+            return bool(rows_of(connection, "alert_settle", kind=kind, subject=subject))
+
+    def open_alerts(self) -> list[dict[str, Any]]:
+        """alert_id, kind, subject, sentence, raised_at; oldest first."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "alerts_open")
+
+    def _scores(self, name: str, **parameters: Any) -> list[float]:
+        with transaction(self._engine) as connection:
+            return [row["score"] for row in rows_of(connection, name, **parameters)]
+
+    def _columns(self, name: str, **parameters: Any) -> dict[str, list[Any]]:
+        with transaction(self._engine) as connection:
+            result = connection.execute(query(name), parameters)
+            names, rows = list(result.keys()), result.all()
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}

@@ -1,0 +1,76 @@
+"""Exactly one outcome per radiograph and model version."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
+from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRow:
+    """A probability, or the reason why there is none; never both, never neither."""
+
+    radiograph_id: int
+    probability: float | None = None
+    reason: str | None = None
+    calibrated: float | None = None
+    operating_point: OperatingPoint | None = None
+    heat_map_key: str | None = None
+    overlay_key: str | None = None
+    box: Box | None = None  # in source pixels
+
+
+class PredictionStore:
+    """What is to do is the absence of a row; an outcome that is here stands."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def due_ranges(self, version: int, *, batch_size: int, through: int | None = None) -> list[tuple[int, int]]:
+        """(first, last) radiograph ids of ranges with at most `batch_size` radiographs that have no outcome yet.
+
+        Args: through: the newest radiograph id to look at; None: all.
+        """
+        part = {"batch_size": batch_size, "through": through}
+        with transaction(self._engine) as connection:
+            part |= rows_of(connection, "scoring_progress_of", version=version)[0]
+            rows = rows_of(connection, "prediction_due_ranges", version=version, **part)
+        return [(row["first"], row["last"]) for row in rows]
+
+    def due(self, version: int, *, first: int, last: int, limit: int) -> list[StoredRadiograph]:
+        """Radiographs from id `first` to `last` without an outcome, oldest first, at most `limit`."""
+        part = {"first": first, "last": last, "max_rows": limit}
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "prediction_due", version=version, **part)
+        return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+
+    def save(self, version: int, rows: Sequence[PredictionRow]) -> int:
+        """Write outcomes in bulk. Returns: how many are new; the first outcome of a radiograph stands.
+
+        Raises: DatabaseRefused: a row with both a probability and a reason, or with neither; nothing is written.
+        """
+        with transaction(self._engine) as connection:
+            return len(rows_of(connection, "prediction_insert", version=version, rows=to_jsonb(rows)))
+
+    def reconcile(self, version: int, *, through: int | None = None) -> dict[str, int]:
+        """radiographs, scored, rejected, missing, up to the id `through` (None: all); remembers how far it is complete.
+
+        Radiographs get their ids one batch after the other (the ingest lock), so that none can appear below that mark.
+        """
+        with transaction(self._engine) as connection:
+            found = rows_of(connection, "prediction_reconcile", version=version, through=through)[0]
+            first_missing, newest = found.pop("first_missing"), found.pop("newest")
+            if newest is not None:
+                mark = newest if first_missing is None else first_missing - 1
+                connection.execute(query("scoring_progress_advance"), {"version": version, "complete_up_to": mark})
+        return found
+
+    def prediction_of(self, version: int, radiograph_id: int) -> dict[str, Any] | None:
+        """The outcome of one radiograph by one version: the columns of fracture.prediction."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "prediction_of", version=version, radiograph_id=radiograph_id)
+        return rows[0] if rows else None

@@ -1,0 +1,247 @@
+"""Radiographs, the objects that they came from, and the labels that speak of them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine
+
+from fracture_ml.core.errors import UnknownRadiograph
+from fracture_ml.core.records import (
+    Box,
+    Candidate,
+    LabelClaim,
+    LabelValue,
+    MediaType,
+    RadiographFacts,
+    ReceivedObject,
+    StoredRadiograph,
+)
+from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+from fracture_ml.stores.labels import add_labels
+
+INGEST_LOCK = "ingest"  # held by all that adds radiographs, changes their facts or freezes them
+_ROWS_PER_STATEMENT = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A received object that is a radiograph, and whose de-identified bytes are stored already."""
+
+    received: ReceivedObject
+    facts: RadiographFacts
+    object_key: str  # of the stored bytes, under the hash
+    claims: tuple[LabelClaim, ...] = ()
+
+
+class RadiographStore:
+    """What was received, and what became of it. Every write may be repeated."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- ingest -----------------------------------------------------------------------------------
+
+    def unknown_objects(self, listed: Sequence[ReceivedObject]) -> list[ReceivedObject]:
+        """Those of `listed` whose (key, etag) has no outcome yet, in the same order."""
+        with transaction(self._engine) as connection:
+            known = _known_objects(connection, listed)
+        return [received for received in listed if (received.key, received.etag) not in known]
+
+    def record_quarantined(self, received: ReceivedObject, code: str, sentence: str) -> None:
+        """The object cannot be used: `code` for machines, `sentence` for people."""
+        self._record_reason("quarantined", received, code, sentence)
+
+    def record_ignored(self, received: ReceivedObject, code: str, sentence: str) -> None:
+        """The object is not meant for us."""
+        self._record_reason("ignored", received, code, sentence)
+
+    def _record_reason(self, outcome: str, received: ReceivedObject, code: str, sentence: str) -> None:
+        row = _received_row(received, outcome=outcome, code=code, sentence=sentence)
+        with transaction(self._engine) as connection:
+            connection.execute(query("received_insert"), {"rows": to_jsonb([row])})
+
+    def record_labels(self, received: ReceivedObject, claims: Sequence[LabelClaim]) -> int:
+        """Store a label file's opinions; fill what they tell into radiographs that are here and in no snapshot.
+
+        Returns: how many of the opinions are new; 0 where the file has been read before.
+        """
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": INGEST_LOCK})
+            row = _received_row(received, outcome="labels", labels_read=len(claims))
+            inserted = rows_of(connection, "received_insert", rows=to_jsonb([row]))
+            if not inserted:
+                return 0
+            file_id = inserted[0]["received_object_id"]
+            new = add_labels(connection, [(claim, file_id) for claim in claims])
+            told = rows_of(connection, "label_subjects_of_file", received_object_id=file_id)
+            _fill_and_regroup(connection, [row["radiograph_id"] for row in told])
+            return new
+
+    def record_radiographs(self, arrivals: Sequence[Arrival], *, near_duplicate_bits: int) -> dict[str, int]:
+        """Store a batch of arrivals in one transaction; one batch at a time, whoever sends it.
+
+        Bytes that are here already, or came earlier in the batch, make a copy. The near duplicate of a radiograph is
+        the nearest earlier one whose perceptual hash differs in at most `near_duplicate_bits` of 64 bits.
+
+        Returns: how many objects became a "radiograph" and how many a "copy"; those recorded before are not counted.
+        """
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": INGEST_LOCK})
+            known = _known_objects(connection, [arrival.received for arrival in arrivals])
+            batch = {}
+            for arrival in arrivals:
+                if (arrival.received.key, arrival.received.etag) not in known:
+                    batch.setdefault((arrival.received.key, arrival.received.etag), arrival)
+            new = _first_of_their_bytes(connection, list(batch.values()))
+            if new:
+                _insert_radiographs(connection, list(new.values()), near_duplicate_bits)
+            rows = [
+                _received_row(
+                    arrival.received,
+                    outcome="radiograph" if new.get(arrival.facts.sha256) is arrival else "copy",
+                    sha256=arrival.facts.sha256,
+                )
+                for arrival in batch.values()
+            ]
+            ids = {
+                (row["object_key"], row["etag"]): row["received_object_id"]
+                for row in rows_of(connection, "received_insert", rows=to_jsonb(rows))
+            }
+            add_labels(connection, [(claim, ids[key]) for key, arrival in batch.items() for claim in arrival.claims])
+            touched = sorted({arrival.facts.sha256 for arrival in batch.values()})
+            found = rows_of(connection, "radiograph_ids", sha256s=touched)
+            _fill_and_regroup(connection, [row["radiograph_id"] for row in found])
+        return dict(Counter(row["outcome"] for row in rows))
+
+    # --- what is here -----------------------------------------------------------------------------
+
+    def candidates(self, *, as_of: datetime) -> list[Candidate]:
+        """Radiographs with a standing label, received and labelled by `as_of`, sorted by sha256."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "candidates", as_of=as_of)
+        return [Candidate(**{**row, "label": LabelValue(row["label"])}) for row in rows]
+
+    def newest_id(self) -> int:
+        """The id of the newest radiograph; 0 where there is none."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "radiograph_newest")[0]["radiograph_id"]
+
+    def stored(self, radiograph_ids: Sequence[int]) -> list[StoredRadiograph]:
+        """Where these radiographs' bytes are, in the order asked. Raises: UnknownRadiograph."""
+        rows = self._about("radiographs_stored", radiograph_ids)
+        return [
+            StoredRadiograph(radiograph_id=id_, **{**rows[id_], "media_type": MediaType(rows[id_]["media_type"])})
+            for id_ in radiograph_ids
+        ]
+
+    def subgroups_of(self, radiograph_ids: Sequence[int]) -> dict[int, dict[str, str]]:
+        """Body part, view, hardware, sex, age band, manufacturer, media type, size band. Raises: UnknownRadiograph."""
+        return self._about("radiograph_subgroups", radiograph_ids)
+
+    def file_facts_of(self, radiograph_ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Facts of the file that are not the bone, as numbers. Raises: UnknownRadiograph."""
+        rows = self._about("radiograph_file_facts", radiograph_ids)
+        return {id_: {name: float(value) for name, value in row.items()} for id_, row in rows.items()}
+
+    def boxes_of(self, radiograph_ids: Sequence[int]) -> dict[int, list[Box]]:
+        """The boxes that labels drew, in source pixels; a radiograph without any is left out."""
+        boxes: dict[int, list[Box]] = {}
+        with transaction(self._engine) as connection:
+            for row in rows_of(connection, "radiograph_boxes", radiograph_ids=list(radiograph_ids)):
+                of_image = boxes.setdefault(row["radiograph_id"], [])
+                of_image += [box for box in (Box(**drawn) for drawn in row["boxes"]) if box not in of_image]
+        return boxes
+
+    def counts(self) -> dict[str, Any]:
+        """What became of everything received: the columns of sql/queries/counts.sql."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "counts")[0]
+
+    def _about(self, name: str, radiograph_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, name, radiograph_ids=list(radiograph_ids))
+        found = {row.pop("radiograph_id"): row for row in rows}
+        if missing := set(radiograph_ids) - set(found):
+            raise UnknownRadiograph(
+                f"There is no radiograph {min(missing)} ({len(missing)} of those asked are missing)."
+            )
+        return found
+
+
+def _known_objects(connection: Connection, listed: Sequence[ReceivedObject]) -> set[tuple[str, str]]:
+    known: set[tuple[str, str]] = set()
+    for start in range(0, len(listed), _ROWS_PER_STATEMENT):
+        part = [{"object_key": one.key, "etag": one.etag} for one in listed[start : start + _ROWS_PER_STATEMENT]]
+        rows = rows_of(connection, "received_known", rows=to_jsonb(part))
+        known.update((row["object_key"], row["etag"]) for row in rows)
+    return known
+
+
+def _first_of_their_bytes(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, Arrival]:
+    """sha256 -> the first arrival with these bytes, for bytes that are not here yet."""
+    sha256s = [arrival.facts.sha256 for arrival in arrivals]
+    known = {row["sha256"] for row in rows_of(connection, "radiograph_ids", sha256s=sha256s)}
+    first: dict[str, Arrival] = {}
+    for arrival in arrivals:
+        if arrival.facts.sha256 not in known:
+            first.setdefault(arrival.facts.sha256, arrival)
+    return first
+
+
+def _insert_radiographs(connection: Connection, arrivals: Sequence[Arrival], near_duplicate_bits: int) -> None:
+    packed = rows_of(connection, "radiograph_hashes")[0]
+    known_ids = np.frombuffer(packed["ids"] or b"", dtype=">i8")  # (known,)
+    known_hashes = np.frombuffer(packed["hashes"] or b"", dtype=">u8").astype(np.uint64)  # (known,)
+    rows = [
+        vars(arrival.facts)
+        | {"object_key": arrival.object_key, "perceptual_hash": _as_signed(arrival.facts.perceptual_hash)}
+        for arrival in arrivals
+    ]
+    inserted = rows_of(connection, "radiograph_insert", rows=to_jsonb(rows))
+    id_of = {row["sha256"]: row["radiograph_id"] for row in inserted}
+    ids = [*known_ids.tolist(), *(id_of[arrival.facts.sha256] for arrival in arrivals)]
+    new_hashes = np.array([arrival.facts.perceptual_hash for arrival in arrivals], dtype=np.uint64)  # (arrivals,)
+    hashes = np.concatenate([known_hashes, new_hashes])
+    links = [
+        {"radiograph_id": ids[place], "near_duplicate_of": ids[nearest]}
+        for place, nearest in _near_duplicates(hashes, len(known_hashes), near_duplicate_bits)
+    ]
+    connection.execute(query("radiograph_mark_near_duplicates"), {"rows": to_jsonb(links)})
+
+
+def _near_duplicates(hashes: np.ndarray, first: int, near_duplicate_bits: int) -> Iterator[tuple[int, int]]:
+    """Yield (place, nearest earlier place) from place `first` on, where the two are near; the oldest of equals.
+
+    Args: hashes: uint64, (N,), oldest first.
+    """
+    for place in range(max(first, 1), len(hashes)):
+        distances = np.bitwise_count(hashes[:place] ^ hashes[place])  # (place,)
+        nearest = int(distances.argmin())
+        if distances[nearest] <= near_duplicate_bits:
+            yield place, nearest
+
+
+def _as_signed(perceptual_hash: int) -> int:
+    """Postgres's bigint is signed: the same 64 bits."""
+    return perceptual_hash - (1 << 64) if perceptual_hash >= 1 << 63 else perceptual_hash
+
+
+def _fill_and_regroup(connection: Connection, radiograph_ids: Sequence[int]) -> None:
+    connection.execute(query("radiograph_fill_facts"), {"radiograph_ids": list(radiograph_ids)})
+    changed = list(radiograph_ids)
+    while changed:
+        changed = [row["radiograph_id"] for row in rows_of(connection, "radiograph_regroup", radiograph_ids=changed)]
+
+
+def _received_row(received: ReceivedObject, *, outcome: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "object_key": received.key,
+        "etag": received.etag,
+        "size_bytes": received.size_bytes,
+        "outcome": outcome,
+        **facts,
+    }

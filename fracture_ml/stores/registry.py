@@ -1,0 +1,213 @@
+"""Model versions: immutable rows, and the history of what was done with them. The champion is the newest promotion."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from fracture_ml.core.errors import NoChampion, NotAllowed, UnknownVersion
+from fracture_ml.core.records import EvaluationScore, ModelVersion, OperatingPoints, Split, Verdict
+from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+
+_LOCK = "registry"
+_GATE = "gate"
+
+
+class Registry:
+    """Every version, its scores on the locked test split, and its events."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    def register(
+        self,
+        *,
+        snapshot_id: str,
+        recipe_id: str,
+        recipe: dict[str, Any],
+        study_name: str | None,
+        bundle_key: str,
+        bundle_sha256: str,
+        metrics: dict[str, Any],
+        operating_points: OperatingPoints,
+        code_version: str,
+        scores: Sequence[EvaluationScore],
+        split: str = Split.TEST,
+        actor: str,
+    ) -> ModelVersion:
+        """Register a challenger with its scores and its first event. The first registration of an id stands."""
+        row = {
+            "snapshot_id": snapshot_id,
+            "recipe_id": recipe_id,
+            "recipe": to_jsonb(recipe),
+            "study_name": study_name,
+            "bundle_key": bundle_key,
+            "bundle_sha256": bundle_sha256,
+            "metrics": to_jsonb(metrics),
+            "operating_points": to_jsonb(operating_points),
+            "code_version": code_version,
+        }
+        id_ = {"snapshot_id": snapshot_id, "recipe_id": recipe_id, "code_version": code_version}
+        measured = [{"radiograph_id": one.radiograph_id, "label": one.label, "score": one.score} for one in scores]
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _LOCK})
+            known = rows_of(connection, "version_find", **id_)
+            if not known:
+                version = rows_of(connection, "version_insert", **row)[0]["version"]
+                rows = {"version": version, "split": split, "rows": to_jsonb(measured)}
+                connection.execute(query("evaluation_score_insert"), rows)
+                _add_event(connection, version, "registered", actor, "trained and evaluated", {})
+                known = rows_of(connection, "version_find", **id_)
+        return _model_version(known[0])
+
+    def find_version(self, snapshot_id: str, recipe_id: str, code_version: str) -> ModelVersion | None:
+        """The version that this snapshot, recipe and code made."""
+        id_ = {"snapshot_id": snapshot_id, "recipe_id": recipe_id, "code_version": code_version}
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "version_find", **id_)
+        return _model_version(rows[0]) if rows else None
+
+    def version_of(self, version: int) -> ModelVersion:
+        """Raises: UnknownVersion."""
+        with transaction(self._engine) as connection:
+            return _version_of(connection, version)
+
+    def versions(self) -> list[ModelVersion]:
+        """All of them, oldest first."""
+        with transaction(self._engine) as connection:
+            return [_model_version(row) for row in rows_of(connection, "versions")]
+
+    def evaluation_scores_of(self, version: int) -> list[EvaluationScore]:
+        """The calibrated scores on the evaluated split, with groups and subgroups. Raises: UnknownVersion."""
+        with transaction(self._engine) as connection:
+            _version_of(connection, version)
+            return [EvaluationScore(**row) for row in rows_of(connection, "evaluation_scores", version=version)]
+
+    # --- the gate ---------------------------------------------------------------------------------
+
+    def undecided(self) -> list[int]:
+        """Versions that were neither promoted nor rejected, oldest first."""
+        with transaction(self._engine) as connection:
+            return [row["version"] for row in rows_of(connection, "versions_undecided")]
+
+    def find_verdict(self, version: int) -> Verdict | None:
+        """What the gate said of this version."""
+        for event in self.events_of(version):
+            if event["event"] == "judged":
+                said = event["details"]
+                return Verdict(passed=said["passed"], reasons=tuple(said["reasons"]), measures=said["measures"])
+        return None
+
+    def record_verdict(self, version: int, verdict: Verdict) -> None:
+        """The first verdict stands. Raises: UnknownVersion."""
+        reason = verdict.reasons[0] if verdict.reasons else ("passed" if verdict.passed else "failed")
+        self.record_event(version, "judged", actor=_GATE, reason=reason, details=_as_details(verdict))
+
+    # --- the champion -----------------------------------------------------------------------------
+
+    def find_champion(self) -> ModelVersion | None:
+        """The version in use, if any was ever promoted."""
+        with transaction(self._engine) as connection:
+            return _find_champion(connection)
+
+    def promote(self, version: int, *, actor: str, reason: str) -> None:
+        """Make this version the champion; nothing happens where it is already. Raises: UnknownVersion."""
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _LOCK})
+            _version_of(connection, version)
+            champion = _find_champion(connection)
+            if champion is None or champion.version != version:
+                _add_event(connection, version, "promoted", actor, reason, {})
+
+    def roll_back(self, *, actor: str, reason: str, to_version: int | None = None) -> ModelVersion:
+        """Make an earlier champion the champion again: `to_version`, or the one before the present one.
+
+        With `to_version` it may be repeated; without, each call goes one step further back.
+
+        Raises: NoChampion: there is none, or none before it; UnknownVersion; NotAllowed: `to_version` never
+            was champion.
+        """
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _LOCK})
+            promotions = rows_of(connection, "promotions")
+            if not promotions:
+                raise NoChampion("No model has been promoted yet: there is nothing to roll back.")
+            if to_version is None:
+                line = _line_of_champions(promotions)
+                if len(line) < 2:
+                    raise NoChampion(
+                        f"Version {line[-1]} is the first champion: there is no earlier one to go back to."
+                    )
+                to_version = line[-2]
+            target = _version_of(connection, to_version)
+            if to_version not in {row["version"] for row in promotions}:
+                raise NotAllowed(f"Version {to_version} was never champion: promote it instead.")
+            if promotions[-1]["version"] != to_version:
+                details = {"from_version": promotions[-1]["version"]}
+                _add_event(connection, to_version, "rolled_back", actor, reason, details)
+            return target
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def record_event(
+        self, version: int, event: str, *, actor: str, reason: str, details: dict[str, Any] | None = None
+    ) -> None:
+        """Write 'approved' or 'rejected' into the history; the same decision twice is one event.
+
+        Raises: UnknownVersion; NotAllowed: 'promoted' and 'rolled_back' have their own methods.
+        """
+        if event in ("promoted", "rolled_back"):
+            raise NotAllowed(f"'{event}' moves the champion: use promote or roll_back.")
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _LOCK})
+            _version_of(connection, version)
+            _add_event(connection, version, event, actor, reason, details or {})
+
+    def events_of(self, version: int) -> list[dict[str, Any]]:
+        """event, actor, reason, details, happened_at of one version, oldest first. Raises: UnknownVersion."""
+        with transaction(self._engine) as connection:
+            _version_of(connection, version)
+            return rows_of(connection, "model_events", version=version)
+
+
+def _line_of_champions(promotions: Sequence[dict[str, Any]]) -> list[int]:
+    """The champions that a roll-back can return to, the present one last: a roll-back forgets those it went past."""
+    line: list[int] = []
+    for row in promotions:
+        if row["event"] == "rolled_back" and row["version"] in line:
+            last = len(line) - 1 - line[::-1].index(row["version"])
+            line = line[: last + 1]
+        else:
+            line.append(row["version"])
+    return line
+
+
+def _version_of(connection: Connection, version: int) -> ModelVersion:
+    rows = rows_of(connection, "version_by_number", version=version)
+    if not rows:
+        raise UnknownVersion(f"There is no model version {version}.")
+    return _model_version(rows[0])
+
+
+def _find_champion(connection: Connection) -> ModelVersion | None:
+    rows = rows_of(connection, "champion")
+    return _model_version(rows[0]) if rows else None
+
+
+def _model_version(row: dict[str, Any]) -> ModelVersion:
+    names = ModelVersion.__dataclass_fields__
+    points = OperatingPoints(**row["operating_points"])
+    return ModelVersion(**{name: row[name] for name in names if name != "operating_points"}, operating_points=points)
+
+
+def _add_event(
+    connection: Connection, version: int, event: str, actor: str, reason: str, details: dict[str, Any]
+) -> None:
+    row = {"version": version, "event": event, "actor": actor, "reason": reason, "details": to_jsonb(details)}
+    connection.execute(query("model_event_insert"), row)
+
+
+def _as_details(verdict: Verdict) -> dict[str, Any]:
+    return {"passed": verdict.passed, "reasons": list(verdict.reasons), "measures": verdict.measures}

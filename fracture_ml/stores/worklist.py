@@ -1,0 +1,181 @@
+"""The worklist: one item per study, who holds it, and what was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.records import (
+    AiPriority,
+    BodyPart,
+    LabelClaim,
+    LabelSource,
+    LabelValue,
+    OperatingPoint,
+    Priority,
+    RankedStudy,
+    StudyToRank,
+    WorklistStatus,
+)
+from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+from fracture_ml.stores.labels import add_labels
+
+_NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
+_REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Action:
+    """From which statuses an action is allowed, and what it leaves behind."""
+
+    allowed_from: tuple[WorklistStatus, ...]
+    status: WorklistStatus
+    event: str
+    holds: bool  # whether the actor holds the item afterwards
+    by_holder_only: bool = False  # an item that somebody else holds is refused
+
+
+_ACTIONS = {
+    "acknowledge": _Action(allowed_from=(_NEW, _REOPENED), status=_ACKNOWLEDGED, event="acknowledged", holds=True),
+    "start_reading": _Action(
+        allowed_from=(_NEW, _ACKNOWLEDGED, _REOPENED), status=_READING, event="reading", holds=True
+    ),
+    "report": _Action(
+        allowed_from=(_NEW, _ACKNOWLEDGED, _READING, _REOPENED), status=_REPORTED, event="reported", holds=False
+    ),
+    "close": _Action(allowed_from=(_REPORTED,), status=_CLOSED, event="closed", holds=False),
+    "reopen": _Action(allowed_from=(_REPORTED, _CLOSED), status=_REOPENED, event="reopened", holds=False),
+    "release": _Action(
+        allowed_from=(_ACKNOWLEDGED, _READING), status=_NEW, event="released", holds=False, by_holder_only=True
+    ),
+}
+
+
+class WorklistStore:
+    """Ranking never touches what people reported or closed; people's changes are refused when somebody was first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- ranking ----------------------------------------------------------------------------------
+
+    def studies_to_rank(self, version: int | None) -> list[StudyToRank]:
+        """Studies that are not listed yet, have a new image, or show other scores than those of `version`."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "worklist_studies_to_rank", version=version)
+        return [_study_to_rank(row) for row in rows]
+
+    def save_items(self, items: Sequence[RankedStudy]) -> int:
+        """List or re-rank studies, each change with its event. Returns: how many rows changed.
+
+        A study that people reported or closed stays as it is, unless it has a new image: then it is reopened.
+        """
+        rows = to_jsonb(items)
+        with transaction(self._engine) as connection:
+            connection.execute(query("worklist_reopen_late"), {"rows": rows})
+            return len(rows_of(connection, "worklist_save", rows=rows))
+
+    # --- what people see --------------------------------------------------------------------------
+
+    def open_items(self, *, limit: int = 200, offset: int = 0) -> list[dict[str, Any]]:
+        """The rows of fracture.worklist_open, most urgent first."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "worklist_open", max_rows=limit, skip_rows=offset)
+
+    def item_of(self, study_key: str) -> dict[str, Any]:
+        """A study's row, with `images` (facts, keys, `prediction` or None) and `events`. Raises: UnknownItem."""
+        with transaction(self._engine) as connection:
+            return _item_of(connection, study_key)
+
+    def counts(self) -> dict[str, Any]:
+        """open, overdue, by_priority, by_ai (open items), by_status (all)."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "worklist_counts")[0]
+
+    # --- what people do ---------------------------------------------------------------------------
+
+    def act(
+        self, study_key: str, action: str, *, actor: str, row_version: int, details: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Change an item's status on behalf of `actor`, who saw it at `row_version`; one transaction.
+
+        Args:    action: acknowledge (details: ACR's fields finding, found_at, told_by, told_to, told_at, told_how),
+                     start_reading, report (details: value positive, negative or uncertain), close, reopen, release.
+        Returns: the item as `item_of` does.
+        Raises:  UnknownItem; Conflict: somebody changed it meanwhile; NotAllowed: not in this status, held by somebody
+                 else, or no such action or finding. Nothing is changed then.
+        """
+        if action not in _ACTIONS:
+            raise NotAllowed(f"There is no such action; there are {', '.join(_ACTIONS)}.")
+        wanted, details = _ACTIONS[action], dict(details or {})
+        if action == "report" and details.get("value") not in (
+            LabelValue.POSITIVE,
+            LabelValue.NEGATIVE,
+            LabelValue.UNCERTAIN,
+        ):
+            raise NotAllowed("A final read says positive, negative or uncertain.")
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "worklist_lock_item", study_key=study_key)
+            if not rows:
+                raise UnknownItem("There is no such study on the worklist.")
+            item = rows[0]
+            _require_allowed(item, action, wanted, actor, row_version)
+            if action == "report":
+                details |= {
+                    name: item[name] for name in ("score", "ai_priority", "version", "radiograph_id", "body_part")
+                }
+                add_labels(connection, [(_final_read(study_key, details["value"], actor), None)])
+            changed = {
+                "status": wanted.status,
+                "holder": actor if wanted.holds else None,
+                "event": wanted.event,
+                "actor": actor,
+                "details": to_jsonb(details),
+            }
+            connection.execute(query("worklist_change_status"), {"study_key": study_key, **changed})
+            return _item_of(connection, study_key)
+
+
+def _require_allowed(item: dict[str, Any], action: str, wanted: _Action, actor: str, row_version: int) -> None:
+    if item["row_version"] != row_version:
+        raise Conflict("Somebody else changed this item: look at it again, then repeat.")
+    if item["status"] not in wanted.allowed_from:
+        allowed = ", ".join(wanted.allowed_from)
+        raise NotAllowed(f"An item that is {item['status']} does not admit {action}: it must be {allowed}.")
+    if wanted.by_holder_only and item["holder"] != actor:
+        raise NotAllowed(f"Somebody else holds this item: only they can {action} it.")
+
+
+def _final_read(study_key: str, value: str, reader: str) -> LabelClaim:
+    return LabelClaim(
+        subject_kind="study_key",
+        subject=study_key,
+        value=LabelValue(value),
+        source=LabelSource.RADIOLOGIST,
+        reader=reader,
+        labelled_at=datetime.now(UTC),
+    )
+
+
+def _item_of(connection: Connection, study_key: str) -> dict[str, Any]:
+    rows = rows_of(connection, "worklist_item", study_key=study_key)
+    if not rows:
+        raise UnknownItem("There is no such study on the worklist.")
+    images = rows_of(connection, "worklist_images", study_key=study_key)
+    return {**rows[0], "images": images, "events": rows_of(connection, "worklist_events", study_key=study_key)}
+
+
+def _study_to_rank(row: dict[str, Any]) -> StudyToRank:
+    return StudyToRank(
+        **{
+            **row,
+            "ordered_priority": Priority(row["ordered_priority"]),
+            "body_part": BodyPart(row["body_part"]),
+            "scores": tuple((id_, score, OperatingPoint(point)) for id_, score, point in row["scores"]),
+            "status": WorklistStatus(row["status"]) if row["status"] else None,
+            "ai_priority": AiPriority(row["ai_priority"]) if row["ai_priority"] else None,
+        }
+    )

@@ -1,0 +1,318 @@
+"""One training, read from top to bottom: batch, loss, step, record."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
+from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
+from fracture_ml.data.augment import augment
+from fracture_ml.data.preprocess import measure_spec, to_model_input
+from fracture_ml.evaluation.metrics import weighted_auroc
+from fracture_ml.model.device import autocast
+from fracture_ml.model.network import FractureNetwork, build_network
+
+_SHARE_OF_FREE_MEMORY = 0.5  # what the pixels may take of a GPU; the rest is for the network
+_STEP_AT = (1 / 3, 2 / 3)  # the step schedule divides the learning rate by ten here
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One point of the curves. Losses are plain cross-entropy on both sides, whatever the training weighs or smooths.
+
+    The training side is measured on augmented images while the weights change, the validation side after the epoch.
+    """
+
+    epoch: int  # from 1
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    validation_balanced_accuracy: float | None  # None where a class is missing
+    validation_auroc: float | None  # None where a class is missing
+    lr: float  # at the end of the epoch
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def metric(self, name: str) -> float:
+        """accuracy, balanced_accuracy or auroc, on validation; where that is undefined, accuracy."""
+        value = getattr(self, f"validation_{name}")
+        return self.validation_accuracy if value is None else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """The weights of the best epoch, on the CPU, and how they came about."""
+
+    state: Mapping[str, Tensor]
+    best_epoch: int  # from 1
+    history: tuple[EpochRecord, ...]
+    spec: PreprocessSpec
+
+    @property
+    def best_record(self) -> EpochRecord:
+        return self.history[self.best_epoch - 1]
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """All that changes while a network is trained: what a checkpoint has to hold, and nothing else."""
+
+    network: FractureNetwork
+    average: AveragedModel | None  # of the weights, where the recipe asks for one
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator  # on the CPU: which image comes when
+    distortion: torch.Generator  # on the device: how it is augmented
+    step: int = 0
+    history: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: Mapping[str, Tensor] | None = None
+
+    @property
+    def evaluated(self) -> FractureNetwork:
+        """The network whose weights count: the average, where there is one."""
+        return self.network if self.average is None else self.average.module
+
+
+def train(
+    pixels: Tensor | np.ndarray,
+    labels: np.ndarray,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray,
+    recipe: TrainRecipe,
+    device: torch.device,
+    *,
+    initial_state: Mapping[str, Tensor] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainedNetwork:
+    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on `validation_rows`.
+
+    On a CPU the same arguments give the same bits. `should_stop` is asked before every batch: once it says yes, what
+    the finished epochs gave is returned.
+
+    Args:    pixels: uint8, (N, S, S), S = recipe.image_size_px; a memory map, or already on the device.
+             labels: 0 or 1, (N,). train_rows, validation_rows: int, row numbers of `pixels`.
+    Raises:  NotEnoughData: fewer than two training rows, one class only among them, or no validation rows.
+             TrainingDiverged: the loss is no longer finite. OutOfTime: stopped before the first epoch ended.
+             WeightsUnavailable: `initial_state` is not a ResNet50's.
+    """
+    _require_two_classes(labels[train_rows], len(validation_rows))
+    spec = measure_spec(pixels, train_rows)
+    pixels = on_device_if_it_fits(pixels, device)
+    targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
+    state = _new_state(recipe, device, initial_state)
+    class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
+    steps_per_epoch = len(_batch_sizes(len(train_rows), recipe.batch_size))
+
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        state.network.train()
+        seen = torch.zeros(
+            3, dtype=torch.float64, device=device
+        )  # loss, correct, images; read once, when the epoch ends
+        lr = recipe.peak_lr
+        for rows in _shuffled_batches(train_rows, labels, recipe, state.order, pixels.device):
+            if should_stop is not None and should_stop():
+                return _result(state, spec)
+            lr = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
+            for group in state.optimizer.param_groups:
+                group["lr"] = lr
+            batch = to_model_input(_take(pixels, rows, device), spec)  # (B, 1, S, S)
+            truth = targets[rows.to(device, non_blocking=True)]  # (B,)
+            with autocast(device):
+                logits = state.network(augment(batch, spec, recipe, state.distortion))  # (B, 2)
+            loss = F.cross_entropy(logits, truth, weight=class_weights, label_smoothing=recipe.label_smoothing)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.gradient_clip_norm > 0:
+                torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.gradient_clip_norm)
+            state.optimizer.step()
+            if state.average is not None:
+                state.average.update_parameters(state.network)
+            state.step += 1
+            with torch.no_grad():
+                plain_loss = F.cross_entropy(logits, truth, reduction="sum")
+                seen += torch.stack([plain_loss, (logits.argmax(1) == truth).sum(), torch.ones_like(truth).sum()])
+
+        train_loss, train_correct, images = seen.tolist()
+        if not math.isfinite(train_loss):
+            raise TrainingDiverged(f"The loss is no longer finite in epoch {epoch}: lower the learning rate ({lr:g}).")
+        logits = predict_logits(state.evaluated, pixels, validation_rows, spec, device, fast=True)  # (n, 2)
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=train_loss / images,
+            train_accuracy=train_correct / images,
+            **_validation_measures(logits, labels[validation_rows], epoch),
+            lr=lr,
+            seconds=time.perf_counter() - started,
+        )
+        state.history.append(record)
+        if state.best_epoch == 0 or _rank(record, recipe) > _rank(state.history[state.best_epoch - 1], recipe):
+            state.best_epoch = epoch
+            state.best_state = {
+                name: value.detach().cpu().clone() for name, value in state.evaluated.state_dict().items()
+            }
+        if on_epoch is not None:
+            on_epoch(record)
+        if 0 < recipe.early_stopping_epochs <= epoch - state.best_epoch:
+            break
+    return _result(state, spec)
+
+
+@torch.inference_mode()
+def predict_logits(
+    network: FractureNetwork,
+    pixels: Tensor | np.ndarray,
+    rows: np.ndarray,
+    spec: PreprocessSpec,
+    device: torch.device,
+    batch: int = 128,
+    *,
+    fast: bool = False,
+) -> np.ndarray:
+    """The network's answer for each row, in order. The network moves to the device and stays in evaluation mode.
+
+    Args:    pixels: uint8, (N, S, S). rows: int, (n,). fast: bfloat16 where that is faster, good enough to watch a
+             training by; otherwise float32, for the logits that calibration and evaluation rest on.
+    Returns: float32, (n, 2): logits of no fracture and fracture.
+    """
+    network.to(device, memory_format=torch.channels_last).eval()
+    pixels = torch.as_tensor(pixels)
+    answers = []
+    for chunk in torch.as_tensor(np.ascontiguousarray(rows, dtype=np.int64)).to(pixels.device).split(batch):
+        inputs = to_model_input(_take(pixels, chunk, device), spec)
+        with autocast(device) if fast else torch.autocast(device.type, enabled=False):
+            answers.append(network(inputs))
+    return torch.cat(answers).cpu().numpy() if answers else np.zeros((0, 2), dtype=np.float32)
+
+
+def learning_rate(recipe: TrainRecipe, epochs_done: float) -> float:
+    """The rate after `epochs_done` epochs (a fraction within one): a linear warm-up to the peak, then the schedule.
+
+    cosine: down to zero along half a cosine (Loshchilov and Hutter, 2017). step: a tenth after each third.
+    """
+    if epochs_done < recipe.warmup_epochs:
+        return recipe.peak_lr * epochs_done / recipe.warmup_epochs
+    share = (epochs_done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1)
+    if recipe.scheduler == "cosine":
+        return recipe.peak_lr * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    if recipe.scheduler == "step":
+        return recipe.peak_lr * 0.1 ** sum(share > at for at in _STEP_AT)
+    return recipe.peak_lr
+
+
+def on_device_if_it_fits(pixels: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """`pixels` as one tensor on the device, or, where a GPU has no room, as the memory map that it was.
+
+    Args:    pixels: uint8, (N, S, S).
+    """
+    pixels = torch.as_tensor(pixels)
+    if device.type == "cuda" and pixels.device.type != "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if pixels.nbytes <= _SHARE_OF_FREE_MEMORY * free_bytes:
+            return pixels.to(device)
+    return pixels
+
+
+def _require_two_classes(train_labels: np.ndarray, validation_size: int) -> None:
+    if len(np.unique(train_labels)) < 2:
+        raise NotEnoughData("The radiographs to train on are all of one class: add labelled radiographs of the other.")
+    if validation_size == 0:
+        raise NotEnoughData(
+            "There is no radiograph to validate on: add labelled radiographs of more patients or studies."
+        )
+
+
+def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping[str, Tensor] | None) -> TrainingState:
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        torch.manual_seed(recipe.seed)
+        network = build_network(initial_state=initial_state)
+    network = network.to(device, memory_format=torch.channels_last)
+    return TrainingState(
+        network=network,
+        average=AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+        if recipe.ema_decay > 0
+        else None,
+        optimizer=torch.optim.Adam(
+            network.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True
+        ),
+        order=torch.Generator().manual_seed(recipe.seed),
+        distortion=torch.Generator(device).manual_seed(recipe.seed + 1),
+    )
+
+
+def _class_weights(train_labels: np.ndarray, device: torch.device) -> Tensor:
+    """float32, (2,): each class counts the same in total, an average image counts 1."""
+    counts = np.bincount(train_labels, minlength=2)
+    return torch.as_tensor(len(train_labels) / (2 * counts), dtype=torch.float32, device=device)
+
+
+def _batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Batches of nearly equal size, none above `batch_size`: no small remainder that batch norm would stumble over."""
+    batches = max(1, min(math.ceil(images / batch_size), images // 2))
+    return [images // batches + (number < images % batches) for number in range(batches)]
+
+
+def _shuffled_batches(
+    train_rows: np.ndarray, labels: np.ndarray, recipe: TrainRecipe, order: torch.Generator, pixels_device: torch.device
+) -> Iterator[Tensor]:
+    """The row numbers of one epoch, int64, (B,) at a time, where the pixels are.
+
+    Balanced sampling draws as many rows with replacement, both classes equally often; else each row comes once.
+    """
+    rows = torch.as_tensor(np.ascontiguousarray(train_rows, dtype=np.int64))
+    if recipe.balance == "balanced_sampling":
+        of_class = labels[train_rows]
+        chances = torch.as_tensor(1.0 / np.bincount(of_class, minlength=2)[of_class])
+        drawn = torch.multinomial(chances, len(rows), replacement=True, generator=order)
+    else:
+        drawn = torch.randperm(len(rows), generator=order)
+    yield from rows[drawn].to(pixels_device).split(_batch_sizes(len(rows), recipe.batch_size))
+
+
+def _take(pixels: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """uint8, (B, 1, S, S) on the device."""
+    taken = pixels[rows].unsqueeze(1)
+    if taken.device.type == "cpu" and device.type == "cuda":
+        taken = taken.pin_memory()  # so that the copy does not hold up the host
+    return taken.to(device, non_blocking=True)
+
+
+def _validation_measures(logits: np.ndarray, truth: np.ndarray, epoch: int) -> dict[str, float | None]:
+    if not np.isfinite(logits).all():
+        raise TrainingDiverged(
+            f"The network's answers are no longer finite after epoch {epoch}: lower the learning rate."
+        )
+    correct = logits.argmax(1) == truth
+    both = 0 < truth.sum() < len(truth)
+    margin = logits[:, 1] - logits[:, 0]
+    return {
+        "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.as_tensor(truth, dtype=torch.int64)).item(),
+        "validation_accuracy": float(correct.mean()),
+        "validation_balanced_accuracy": float((correct[truth == 0].mean() + correct[truth == 1].mean()) / 2)
+        if both
+        else None,
+        "validation_auroc": float(weighted_auroc(margin, truth, np.ones((1, len(truth))))[0]) if both else None,
+    }
+
+
+def _rank(record: EpochRecord, recipe: TrainRecipe) -> tuple[float, float]:
+    """Better epochs rank higher: by the recipe's metric, then by the lower loss."""
+    return record.metric(recipe.selection_metric), -record.validation_loss
+
+
+def _result(state: TrainingState, spec: PreprocessSpec) -> TrainedNetwork:
+    if state.best_state is None:
+        raise OutOfTime("The time ended before the first epoch did: allow more of it, or ask for a smaller image size.")
+    return TrainedNetwork(state=state.best_state, best_epoch=state.best_epoch, history=tuple(state.history), spec=spec)

@@ -1,0 +1,40 @@
+"""What the five DAGs share: defaults, retries, pools, assets. Belongs to Airflow, not to fractures."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+
+# Doorbells: the consumer asks Postgres what is to do. Nothing is read from an event.
+RADIOGRAPHS = Asset("fracture_radiographs", uri="fracture://radiographs")
+CHALLENGER = Asset("fracture_challenger", uri="fracture://challenger")
+CHAMPION = Asset("fracture_champion", uri="fracture://champion")
+
+# Made at start-up by the stack and by the compose file's init service; a task in a pool that is absent never runs.
+GPU_POOL = "gpu"
+SCORING_POOL = "scoring"
+
+# What a repetition can mend is repeated; what it cannot fails at once, with its sentence.
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(exception="fracture_ml.core.errors.StorageUnavailable", action=RetryAction.RETRY),
+        RetryRule(exception="fracture_ml.core.errors.DatabaseUnavailable", action=RetryAction.RETRY),
+        RetryRule(exception="fracture_ml.core.errors.CacheCorrupt", action=RetryAction.RETRY),
+        RetryRule(exception="fracture_ml.core.errors.NotReconciled", action=RetryAction.RETRY),
+        RetryRule(exception="fracture_ml.core.errors.FractureError", action=RetryAction.FAIL),
+    ],
+    default=RetryAction.DEFAULT,
+)
+
+DAG_DEFAULTS = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "default_args": {
+        "owner": "fracture",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=10),
+        "retry_policy": RETRY_POLICY,
+    },
+}

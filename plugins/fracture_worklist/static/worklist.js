@@ -1,0 +1,421 @@
+// The list, the selected study, its actions. Every 30 s the list is read again; the selection stays.
+
+import { read, write } from "./server.js";
+import * as viewer from "./viewer.js";
+
+const REFRESH_MS = 30_000;
+const byId = (id) => document.getElementById(id);
+
+let me = { name: "", may_act: false };
+let open = { items: [], counts: {}, alerts: [], as_of: null };
+let selectedKey = null;
+let study = null; // the selected study in full
+let choosing = 0; // counts selections, so that a late answer for an earlier one is dropped
+
+// What each action is called, and the form that it needs; the server says which of them an item admits.
+const ACTIONS = [
+  { name: "acknowledge", label: "Acknowledge", key: "A", form: "acknowledge-form" },
+  { name: "start_reading", label: "Start reading", key: "S" },
+  { name: "report", label: "Final read", key: "F", form: "report-form" },
+  { name: "close", label: "Close", key: "C" },
+  { name: "release", label: "Release" },
+  { name: "reopen", label: "Reopen" },
+];
+
+// --- small things ---------------------------------------------------------------------------------
+
+function element(tag, { className, text, ...attributes } = {}, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function span(ms) {
+  const minutes = Math.floor(Math.abs(ms) / 60_000);
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 10 * 60) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")}`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h`;
+  return `${Math.floor(minutes / 1440)} days`;
+}
+
+const since = (moment, now = open.as_of) => span(new Date(now) - new Date(moment));
+const clockFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const clock = (moment) => clockFormat.format(new Date(moment));
+const shortKey = (key) => key.slice(0, 8);
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
+function due(item) {
+  const left = new Date(item.due_at) - new Date(open.as_of);
+  return left < 0 ? `overdue ${span(left)}` : `due in ${span(left)}`;
+}
+
+const AI_CLASS = { urgent: "urgent", suspicious: "suspicious", "AI unavailable": "unavailable" };
+const aiClass = (item) => `ai ${AI_CLASS[item.ai] ?? ""}`;
+
+function say(sentence) {
+  byId("notice").textContent = sentence;
+  byId("notice").hidden = !sentence;
+}
+
+// --- the list --------------------------------------------------------------------------------------
+
+async function refresh() {
+  try {
+    open = await read("api/open");
+  } catch (error) {
+    byId("freshness").textContent = "not up to date";
+    say(error.message);
+    return;
+  }
+  byId("freshness").textContent = `updated ${new Date().toLocaleTimeString("en-GB")}`;
+  drawTop();
+  drawBodyParts();
+  drawList();
+  await followSelected();
+}
+
+function drawTop() {
+  const { counts } = open;
+  const parts = [
+    [counts.open, "open"],
+    ...["STAT", "URGENT", "ROUTINE"].map((priority) => [counts.by_priority[priority] ?? 0, priority]),
+    [counts.overdue, "overdue"],
+    [counts.by_ai["AI unavailable"] ?? 0, "AI unavailable"],
+  ];
+  byId("counts").replaceChildren(
+    ...parts.map(([number, word]) =>
+      element("span", { className: word === "overdue" && number ? "overdue" : "" }, element("b", { text: number }), ` ${word}`),
+    ),
+  );
+  const alerts = byId("alerts");
+  alerts.hidden = open.alerts.length === 0;
+  alerts.querySelector("summary").textContent = count(open.alerts.length, "open alert");
+  alerts.querySelector("ul").replaceChildren(...open.alerts.map((alert) => element("li", { text: alert.sentence })));
+}
+
+function drawBodyParts() {
+  const select = byId("filters").elements.body_part;
+  const wanted = select.value;
+  const known = [...new Set([...open.items.map((item) => item.body_part), ...(wanted ? [wanted] : [])])].sort();
+  select.replaceChildren(element("option", { value: "", text: "all" }), ...known.map((part) => element("option", { text: part })));
+  select.value = wanted;
+}
+
+function shownItems() {
+  const filters = new FormData(byId("filters"));
+  return open.items.filter((item) => [...filters].every(([name, value]) => !value || item[name] === value));
+}
+
+function drawList() {
+  const items = shownItems();
+  const list = byId("items");
+  list.replaceChildren(...items.map(drawItem));
+  const nothing = open.items.length ? "Nothing matches these filters." : "No open studies.";
+  const rest = open.counts.open > open.items.length ? `, the first ${open.items.length} of ${open.counts.open} open` : "";
+  byId("shown").textContent = items.length ? `${count(items.length, "study").replace("studys", "studies")} shown${rest}` : nothing;
+  markSelected();
+}
+
+function drawItem(item) {
+  const work = item.holder ? `${item.status}, ${item.holder}` : item.status;
+  const images = count(item.images, "image");
+  const unscored = item.images_unscored && item.score !== null ? `, ${item.images_unscored} not scored` : "";
+  return element(
+    "li",
+    { className: "item", role: "option", id: `item-${item.study_key}`, "data-key": item.study_key, "aria-selected": "false" },
+    element("span", { className: `chip ${item.priority}`, text: item.priority }),
+    element(
+      "span",
+      { className: `${aiClass(item)} clip`, text: `${item.ai} ` },
+      element("span", { className: "score", text: item.score === null ? "" : item.score.toFixed(2) }),
+    ),
+    element("span", { className: `end ${item.overdue ? "overdue" : ""}`, text: due(item), title: clock(item.due_at) }),
+    element("span", { className: "key below", text: shortKey(item.study_key) }),
+    element(
+      "span",
+      { className: "below clip" },
+      element("span", { className: "part", text: item.body_part }),
+      ` · ${images}${unscored} · ${work}`,
+    ),
+    element("span", { className: "below end", text: `waiting ${since(item.arrived_at)}`, title: clock(item.arrived_at) }),
+  );
+}
+
+function markSelected() {
+  const list = byId("items");
+  for (const row of list.children) row.setAttribute("aria-selected", String(row.dataset.key === selectedKey));
+  const row = selectedKey && byId(`item-${selectedKey}`);
+  if (row) list.setAttribute("aria-activedescendant", row.id);
+  else list.removeAttribute("aria-activedescendant");
+}
+
+function move(by) {
+  const keys = shownItems().map((item) => item.study_key);
+  if (!keys.length) return;
+  const from = keys.indexOf(selectedKey);
+  const to = from < 0 ? 0 : Math.min(keys.length - 1, Math.max(0, from + by));
+  if (keys[to] !== selectedKey) select(keys[to]);
+}
+
+// --- the selected study ----------------------------------------------------------------------------
+
+async function select(key) {
+  selectedKey = key;
+  history.replaceState(null, "", `#${key}`);
+  closeForms();
+  say("");
+  markSelected();
+  byId(`item-${key}`)?.scrollIntoView({ block: "nearest" });
+  await loadStudy({ keepImage: false });
+}
+
+async function loadStudy({ keepImage }) {
+  const mine = ++choosing;
+  let loaded;
+  try {
+    loaded = await read(`api/items/${encodeURIComponent(selectedKey)}`);
+  } catch (error) {
+    if (mine === choosing) say(error.message);
+    return;
+  }
+  if (mine !== choosing) return;
+  drawStudy(loaded, { keepImage });
+}
+
+function drawStudy(next, { keepImage }) {
+  study = next;
+  byId("nothing").hidden = true;
+  byId("viewer").hidden = byId("study").hidden = false;
+  byId("study-title").replaceChildren(
+    element("span", { className: `chip ${study.priority}`, text: study.priority }),
+    study.body_part,
+    element("span", { className: "key", text: shortKey(study.study_key) }),
+  );
+  byId("study-state").textContent = capital(study.status) + (study.holder ? `, held by ${study.holder}` : "");
+  drawFacts();
+  drawActions();
+  drawHistory();
+  viewer.showStudy(study, { keepImage });
+}
+
+function drawFacts() {
+  const facts = [["AI", element("span", { className: aiClass(study), text: study.ai })]];
+  if (study.score !== null) {
+    facts.push(["Score", study.score.toFixed(3)], ["Model version", study.model_version]);
+    const points = study.operating_points;
+    if (points) {
+      facts.push(["Urgent from", points.t_specificity.toFixed(3)], ["Suspicious from", points.t_sensitivity.toFixed(3)]);
+    }
+  }
+  facts.push(["Images", study.images_unscored ? `${study.images}, ${study.images_unscored} not scored` : study.images]);
+  facts.push(["Ordered priority", study.ordered_priority], ["Arrived", clock(study.arrived_at)]);
+  facts.push(["Due", clock(study.due_at)]);
+  if (!["reported", "closed"].includes(study.status)) {
+    facts.push(["", element("span", { className: study.overdue ? "overdue" : "", text: due(study) })]);
+  }
+  byId("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", {}, value)]));
+}
+
+function drawActions() {
+  const offered = study.actions.filter((name) => name !== "release" || study.holder === me.name);
+  const buttons = offered.map((name) => {
+    const action = ACTIONS.find((each) => each.name === name);
+    const button = element("button", { type: "button", "data-action": action.name, text: action.label });
+    if (action.key) {
+      button.append(" ", element("kbd", { text: action.key }));
+      button.setAttribute("aria-keyshortcuts", action.key.toLowerCase());
+    }
+    button.disabled = !me.may_act;
+    button.addEventListener("click", () => begin(action));
+    return button;
+  });
+  buttons[0]?.classList.add("main");
+  if (!me.may_act) buttons.push(element("p", { text: "You may look, but not act: ask for Airflow's USER role." }));
+  byId("actions").replaceChildren(...buttons);
+}
+
+const EVENT_WORDS = {
+  listed: "listed", "re-ranked": "ranked again", acknowledged: "acknowledged", reading: "started reading",
+  reported: "final read", closed: "closed", reopened: "reopened", released: "released",
+};
+const DETAIL_WORDS = {
+  finding: "finding", found_at: "found", told_by: "told by", told_to: "told to", told_at: "received", told_how: "how",
+  value: "read", comment: "comment", ai_priority: "AI", score: "score", version: "model version", new_images: "new images",
+};
+const READ_WORDS = { positive: "fracture", negative: "no fracture", uncertain: "uncertain" };
+const AI_WORDS = { urgent: "urgent", suspicious: "suspicious", below: "no finding flagged", unavailable: "unavailable" };
+
+function drawHistory() {
+  byId("history").replaceChildren(
+    ...[...study.events].reverse().map((event) =>
+      element(
+        "li",
+        {},
+        element("p", {}, element("b", { text: EVENT_WORDS[event.event] ?? event.event }), ` · ${event.actor}`),
+        element("time", { datetime: event.happened_at, text: clock(event.happened_at) }),
+        element("p", { className: "said", text: describeDetails(event.details) }),
+      ),
+    ),
+  );
+}
+
+function describeDetails(details) {
+  return Object.entries(DETAIL_WORDS)
+    .filter(([name]) => details[name] !== undefined && details[name] !== null && details[name] !== "")
+    .map(([name, word]) => `${word}: ${describeDetail(name, details[name])}`)
+    .join("; ");
+}
+
+function describeDetail(name, value) {
+  if (name.endsWith("_at")) return clock(value);
+  if (name === "value") return READ_WORDS[value];
+  if (name === "ai_priority") return AI_WORDS[value];
+  return name === "score" ? value.toFixed(3) : value;
+}
+
+// Somebody else may have changed the item that is on the screen: show it, but never under a form being filled in.
+async function followSelected() {
+  if (!study) return;
+  const row = open.items.find((item) => item.study_key === selectedKey);
+  const changed = row ? row.row_version !== study.row_version : !["reported", "closed"].includes(study.status);
+  if (changed && !openForm()) await loadStudy({ keepImage: true });
+  else drawFacts();
+}
+
+// --- actions ---------------------------------------------------------------------------------------
+
+const forms = () => [byId("acknowledge-form"), byId("report-form")];
+const openForm = () => forms().find((form) => !form.hidden);
+const closeForms = () => forms().forEach((form) => (form.hidden = true));
+
+function localNow() {
+  const now = new Date();
+  return new Date(now - now.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+function begin(action) {
+  if (!action.form) return act(action.name, {});
+  closeForms();
+  const form = byId(action.form);
+  form.reset();
+  if (action.name === "acknowledge") {
+    form.elements.found_at.value = form.elements.told_at.value = localNow();
+    form.elements.told_by.value = me.name;
+  }
+  form.hidden = false;
+  form.scrollIntoView({ block: "nearest" });
+  form.querySelector("textarea, input").focus();
+}
+
+async function act(name, fields) {
+  const key = selectedKey;
+  try {
+    const after = await write(`api/items/${encodeURIComponent(key)}/${name}`, { row_version: study.row_version, ...fields });
+    if (key !== selectedKey) return;
+    choosing++;
+    closeForms();
+    say("");
+    drawStudy(after, { keepImage: true });
+    byId("items").focus({ preventScroll: true });
+    await refresh();
+  } catch (error) {
+    await recover(error);
+  }
+}
+
+async function recover(error) {
+  if (error.status === 409) {
+    closeForms();
+    await loadStudy({ keepImage: true });
+    await refresh();
+  }
+  say(error.kind === "Conflict" ? "Somebody else changed this item; it has been reloaded." : error.message);
+}
+
+function submitAcknowledgement(form) {
+  const fields = Object.fromEntries(new FormData(form));
+  for (const name of ["found_at", "told_at"]) fields[name] = new Date(fields[name]).toISOString();
+  return act("acknowledge", fields);
+}
+
+async function submitOnce(form, submit) {
+  const button = form.querySelector("[type=submit]");
+  button.disabled = true; // two clicks are one action
+  try {
+    await submit(form);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+byId("acknowledge-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submitOnce(event.target, submitAcknowledgement);
+});
+byId("report-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submitOnce(event.target, (form) => act("report", Object.fromEntries(new FormData(form))));
+});
+for (const cancel of document.querySelectorAll("[data-cancel]")) cancel.addEventListener("click", cancelForm);
+
+function cancelForm() {
+  closeForms();
+  byId("items").focus({ preventScroll: true });
+}
+
+// --- keys and clicks -------------------------------------------------------------------------------
+
+byId("items").addEventListener("click", (event) => {
+  const row = event.target.closest(".item");
+  if (row) select(row.dataset.key);
+});
+byId("filters").addEventListener("change", drawList);
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+
+const KEYS = {
+  ArrowDown: () => move(1), ArrowUp: () => move(-1), j: () => move(1), k: () => move(-1),
+  PageDown: () => move(10), PageUp: () => move(-10), Home: () => move(-Infinity), End: () => move(Infinity),
+  h: viewer.toggleHighlight, i: viewer.toggleInvert, "[": () => viewer.step(-1), "]": () => viewer.step(1),
+  "+": () => viewer.zoomBy(1.4), "=": () => viewer.zoomBy(1.4), "-": () => viewer.zoomBy(1 / 1.4), 0: viewer.fit,
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && openForm()) return cancelForm();
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const action = ACTIONS.find((each) => each.key?.toLowerCase() === key);
+  if (action) {
+    const button = byId("actions").querySelector(`[data-action="${action.name}"]:enabled`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
+  } else if (KEYS[key] && (study || key.length > 1 || "jk".includes(key))) {
+    event.preventDefault();
+    KEYS[key]();
+  }
+});
+
+// --- start -----------------------------------------------------------------------------------------
+
+async function start() {
+  try {
+    me = await read("api/me");
+  } catch (error) {
+    say(error.message);
+  }
+  await refresh();
+  const named = decodeURIComponent(location.hash.slice(1));
+  if (named) await select(named);
+  byId("items").focus({ preventScroll: true });
+  // One refresh after another, also when one takes long.
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+    await refresh();
+  }
+}
+
+start();

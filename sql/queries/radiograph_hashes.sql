@@ -1,0 +1,5 @@
+-- The perceptual hashes of all radiographs, oldest first, packed as 8 bytes each (big-endian) beside their ids.
+-- parameters: none      returns: ids bytea, hashes bytea (NULL where there are no radiographs)
+SELECT string_agg(int8send(radiograph_id), '' ORDER BY radiograph_id) AS ids,
+       string_agg(int8send(perceptual_hash), '' ORDER BY radiograph_id) AS hashes
+FROM fracture.radiograph;

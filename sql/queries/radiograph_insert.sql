@@ -1,0 +1,16 @@
+-- Add radiographs; one that is here already is not added again.
+-- parameters: rows jsonb      returns: radiograph_id bigint, sha256 text
+INSERT INTO fracture.radiograph
+    (sha256, object_key, media_type, size_bytes, width_px, height_px, bits_stored, photometric, perceptual_hash,
+     study_key, patient_key, sop_instance_key, group_key, body_part, laterality, view, sex, age_band, manufacturer,
+     ordered_priority)
+SELECT sha256, object_key, media_type, size_bytes, width_px, height_px, bits_stored, photometric, perceptual_hash,
+       coalesce(study_key, sha256), patient_key, sop_instance_key, 'image:' || sha256, body_part, laterality, view, sex,
+       age_band, manufacturer, ordered_priority
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x (
+    sha256 text, object_key text, media_type text, size_bytes bigint, width_px integer, height_px integer,
+    bits_stored smallint, photometric text, perceptual_hash bigint, study_key text, patient_key text,
+    sop_instance_key text, body_part text, laterality text, view text, sex text, age_band text, manufacturer text,
+    ordered_priority text)
+ON CONFLICT (sha256) DO NOTHING
+RETURNING radiograph_id, sha256;

@@ -1,0 +1,3 @@
+-- One study on the worklist.
+-- parameters: study_key text      returns: the columns of fracture.worklist
+SELECT * FROM fracture.worklist WHERE study_key = :study_key;

@@ -1,0 +1,31 @@
+-- Studies whose row on the worklist is absent or outdated: an image came, or other scores are in use. A study that
+-- people reported or closed is outdated by a new image alone.
+-- parameters: version int (NULL: no champion)
+-- returns: study_key text, ordered_priority text, body_part text, arrived_at timestamptz, images bigint,
+--          first_radiograph_id bigint, scores jsonb ([radiograph_id, calibrated, operating_point], ...),
+--          unscored bigint, row_version int, status text, ai_priority text (the last three NULL: not listed yet)
+SELECT s.study_key,
+       (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
+       CASE cardinality(s.body_parts) WHEN 0 THEN 'unknown' WHEN 1 THEN s.body_parts[1] ELSE 'mixed' END AS body_part,
+       s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
+       w.row_version, w.status, w.ai_priority
+FROM (
+    SELECT r.study_key,
+           min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,
+           coalesce(array_agg(DISTINCT r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}') AS body_parts,
+           min(r.received_at) AS arrived_at,
+           count(*) AS images,
+           min(r.radiograph_id) AS first_radiograph_id,
+           coalesce(jsonb_agg(jsonb_build_array(r.radiograph_id, p.calibrated, p.operating_point)
+                              ORDER BY r.radiograph_id) FILTER (WHERE p.calibrated IS NOT NULL), '[]') AS scores,
+           count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored
+    FROM fracture.radiograph r
+    LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
+    GROUP BY r.study_key
+) s
+LEFT JOIN fracture.worklist w USING (study_key)
+WHERE w.study_key IS NULL
+   OR s.images > w.images
+   OR (w.status NOT IN ('reported', 'closed')
+       AND (w.version IS DISTINCT FROM CAST(:version AS integer) OR s.unscored <> w.images_unscored))
+ORDER BY s.first_radiograph_id;

@@ -1,0 +1,21 @@
+-- The roles and databases of a deployment. Run by a superuser in the database `postgres`; can be repeated.
+-- parameters, from the environment: AIRFLOW_DATABASE_PASSWORD, FRACTURE_DATABASE_PASSWORD, FRACTURE_READER_PASSWORD
+
+\set ON_ERROR_STOP on
+\getenv airflow_password AIRFLOW_DATABASE_PASSWORD
+\getenv fracture_password FRACTURE_DATABASE_PASSWORD
+\getenv reader_password FRACTURE_READER_PASSWORD
+
+SELECT format('CREATE ROLE %I LOGIN', role)
+FROM unnest(ARRAY['airflow', 'fracture', 'fracture_reader']) AS role
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+ALTER ROLE airflow PASSWORD :'airflow_password';
+ALTER ROLE fracture PASSWORD :'fracture_password';
+ALTER ROLE fracture_reader PASSWORD :'reader_password';
+
+-- A role is owner of the database of its own name.
+SELECT format('CREATE DATABASE %I OWNER %I', name, name)
+FROM unnest(ARRAY['airflow', 'fracture']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = name) \gexec
+REVOKE ALL ON DATABASE airflow, fracture FROM PUBLIC;
+GRANT CONNECT ON DATABASE fracture TO fracture_reader;

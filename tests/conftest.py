@@ -1,0 +1,174 @@
+"""A real Postgres and a real S3 for every test that wants one: started once per session, in a temporary folder."""
+
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fracture_ml.stack.postgres import PostgresServer
+from fracture_ml.stack.program import Program, find_free_ports
+from fracture_ml.stack.s3 import PORTS, S3Server
+
+_REPOSITORY = Path(__file__).parent.parent
+_PR_SET_PDEATHSIG = 1
+
+
+def pytest_configure() -> None:
+    """End a session that is asked to stop (SIGTERM) as one that is interrupted: with every fixture's clean-up."""
+
+    def stop(signal_number: int, frame: object) -> None:
+        signal.signal(signal_number, signal.SIG_IGN)
+        pytest.exit("terminated", returncode=128 + signal_number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: the kernel ends it when this session is killed without a chance to clean up."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Running:
+    """A program that runs beside the tests, with its output in a file."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.log = program.folder / f"{program.name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                program.command,
+                cwd=program.folder,
+                env={"PATH": os.environ["PATH"], "HOME": str(program.folder), **program.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=program.user,
+                group=program.user,
+                extra_groups=[] if program.user else None,
+                start_new_session=True,  # Ctrl-C in the terminal is for pytest alone
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread runs when the session starts its servers
+            )
+
+    def stop(self) -> None:
+        self.process.send_signal(getattr(signal, f"SIG{self.program.stop_signal}"))
+        try:
+            self.process.wait(self.program.stop_wait_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """An empty Postgres with the roles of the product: `fracture` owns, `fracture_reader` looks."""
+    server = PostgresServer(
+        folder=tmp_path_factory.mktemp("postgres"),
+        port=find_free_ports(1)[0],
+        password=secrets.token_urlsafe(12),
+        durable=False,
+    )
+    server.prepare()
+    running = Running(server.program())
+    try:
+        server.wait_until_ready()
+        server.run_script(
+            (_REPOSITORY / "sql" / "roles.sql").read_text(),
+            {
+                "AIRFLOW_DATABASE_PASSWORD": "airflow-password",
+                "FRACTURE_DATABASE_PASSWORD": "owner-password",
+                "FRACTURE_READER_PASSWORD": "reader-password",
+            },
+        )
+        yield server
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 endpoint with one key pair and no bucket."""
+    server = S3Server(
+        folder=tmp_path_factory.mktemp("s3"),
+        port=find_free_ports(PORTS)[0],
+        access_key="test-access-key",
+        secret_key=secrets.token_urlsafe(24),
+    )
+    server.prepare()
+    running = Running(server.program())
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def create_database(postgres: PostgresServer) -> Callable[[], str]:
+    """Call it for the URL of a new database without tables, for tests of migrations or that need several."""
+
+    def create() -> str:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        postgres.run_script(
+            f"CREATE DATABASE {name} OWNER fracture;\nREVOKE ALL ON DATABASE {name} FROM PUBLIC;\n"
+            f"GRANT CONNECT ON DATABASE {name} TO fracture_reader;\n"
+        )
+        return postgres.url(role="fracture", password="owner-password", database=name)
+
+    return create
+
+
+@pytest.fixture(scope="module")
+def database_url(create_database: Callable[[], str]) -> str:
+    """The URL of a migrated database without rows, of this module's own."""
+    from fracture_ml.stores.database import migrate
+
+    url = create_database()
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="module")
+def reader_url(database_url: str) -> str:
+    """The same database, for the role `fracture_reader`."""
+    return database_url.replace("://fracture:owner-password@", "://fracture_reader:reader-password@")
+
+
+@pytest.fixture
+def bucket(s3: S3Server):
+    """An empty bucket of this test's own."""
+    from fracture_ml.stores.bucket import open_bucket
+
+    opened = open_bucket(
+        name=f"test-{uuid.uuid4().hex[:12]}",
+        endpoint_url=s3.endpoint_url,
+        region="us-east-1",
+        access_key=s3.access_key,
+        secret_key=s3.secret_key,
+    )
+    opened.ensure()
+    return opened
+
+
+@pytest.fixture
+def stores(database_url: str, bucket):
+    """All the stores, over this module's database and this test's bucket."""
+    from fracture_ml.stores import open_stores
+
+    return open_stores(database_url=database_url, bucket=bucket)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real radiographs beside the repository, or FRACTURE_REAL_DATA."""
+    folder = Path(os.environ.get("FRACTURE_REAL_DATA") or _REPOSITORY.parent / "shared" / "data")
+    if not (folder / "fracatlas").is_dir():
+        pytest.skip("no real radiographs here: set FRACTURE_REAL_DATA")
+    return folder

@@ -1,0 +1,71 @@
+"""The DAG files: parsed as the dag-processor does, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTED = {"ingest_radiographs", "retrain_nightly", "promote_model", "score_hourly", "monitor_daily"}
+KNOWN_POOLS = {"default_pool", "gpu", "scoring"}
+
+
+def parse(home: Path) -> dict:
+    environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": f"{ROOT / 'plugins'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/dags/parse_dags.py", ROOT / "dags"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> dict:
+    return parse(tmp_path_factory.mktemp("airflow"))
+
+
+def test_every_dag_file_parses(report):
+    assert report["errors"] == {}
+
+
+def test_the_dags_are_the_five_that_are_listed_and_each_is_named_like_its_file(report):
+    assert set(report["dags"]) == LISTED
+    assert all(dag["file"] == f"{dag_id}.py" for dag_id, dag in report["dags"].items())
+
+
+def test_every_dag_has_a_runbook_and_the_products_tag(report):
+    for dag_id, dag in report["dags"].items():
+        assert dag["doc"].startswith("# "), dag_id
+        assert "fracture" in dag["tags"], dag_id
+
+
+def test_every_parameter_of_a_trigger_form_is_described(report):
+    assert {dag_id: dag["undescribed_params"] for dag_id, dag in report["dags"].items()} == {
+        dag_id: [] for dag_id in LISTED
+    }
+
+
+def test_every_pool_is_one_that_the_stack_makes(report):
+    from fracture_ml.stack.airflow import POOLS
+
+    assert set(POOLS) | {"default_pool"} == KNOWN_POOLS
+    assert all(set(dag["pools"]) <= KNOWN_POOLS for dag in report["dags"].values())
+
+
+def test_parsing_imports_nothing_heavy_and_is_quick(report):
+    assert report["imported"] == []
+    assert max(report["seconds"].values()) < 0.5
+
+
+def test_two_parses_serialise_to_the_same_bytes(report, tmp_path):
+    again = parse(tmp_path)
+    assert {name: dag["sha256"] for name, dag in again["dags"].items()} == {
+        name: dag["sha256"] for name, dag in report["dags"].items()
+    }

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, cohen_kappa_score, f1_score, roc_auc_score
+
+from fracture_ml.core.records import OperatingPoints
+from fracture_ml.evaluation.metrics import evaluate, resampled_weights, subgroup_table, weighted_auroc
+
+POINTS = OperatingPoints(t_sensitivity=0.2, t_specificity=0.7, target_sensitivity=0.95, target_specificity=0.95)
+
+
+def drawn(n=400, seed=0):
+    """Calibrated scores with ties, labels, and groups of two."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.25).astype(int)
+    scores = np.round(1 / (1 + np.exp(-(generator.normal(size=n) + 2 * labels - 1.5))), 2)
+    return scores, labels, [f"patient:{index // 2}" for index in range(n)]
+
+
+def test_the_figures_are_those_of_scikit_learn():
+    scores, labels, groups = drawn()
+    found = evaluate(scores, labels, groups, POINTS)
+    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
+    assert found["auprc"]["value"] == pytest.approx(average_precision_score(labels, scores))
+    assert found["brier"]["value"] == pytest.approx(brier_score_loss(labels, scores))
+    flagged = scores >= 0.7
+    assert found["at_t_specificity"]["kappa"]["value"] == pytest.approx(cohen_kappa_score(labels, flagged))
+    assert found["at_t_specificity"]["f1"]["value"] == pytest.approx(f1_score(labels, flagged))
+    assert found["at_half"]["accuracy"]["value"] == pytest.approx(((scores >= 0.5) == labels).mean())
+    assert sum(found["at_half"]["confusion"].values()) == len(scores)
+
+
+def test_a_weighted_auroc_is_that_of_the_images_repeated():
+    scores, labels, groups = drawn(60)
+    weights = resampled_weights(groups, 5, seed=3)
+    assert weights.sum(axis=1) == pytest.approx(60)
+    for row, value in zip(weights.astype(int), weighted_auroc(scores, labels, weights), strict=True):
+        assert value == pytest.approx(roc_auc_score(np.repeat(labels, row), np.repeat(scores, row)))
+
+
+def test_images_of_one_patient_are_drawn_together_and_widen_the_interval():
+    scores, labels, _ = drawn(100)
+    alone = evaluate(scores, labels, [str(index) for index in range(100)], POINTS)["auroc"]
+    copied = [np.repeat(part, 8) for part in (scores, labels)]
+    same_patients = evaluate(*copied, [str(index // 8) for index in range(800)], POINTS)["auroc"]
+    width = same_patients["high"] - same_patients["low"]
+    assert width == pytest.approx(alone["high"] - alone["low"], rel=0.15)
+
+
+def test_one_class_only_gives_none_and_never_nan():
+    found = evaluate(np.array([0.1, 0.9]), np.array([0, 0]), ["a", "b"], POINTS)
+    json.dumps(found, allow_nan=False)
+    assert found["auroc"] == {"value": None, "low": None, "high": None}
+    assert found["at_half"]["sensitivity"]["value"] is None
+    assert found["at_half"]["specificity"]["value"] == 0.5
+
+
+def test_a_perfect_share_of_few_images_does_not_claim_certainty():
+    found = evaluate(np.array([0.9, 0.8, 0.95, 0.1]), np.array([1, 1, 1, 0]), list("abcd"), POINTS)
+    sensitivity = found["at_t_sensitivity"]["sensitivity"]
+    assert sensitivity["value"] == sensitivity["high"] == 1.0
+    assert sensitivity["low"] == pytest.approx(0.025 ** (1 / 3))
+
+
+def test_alerts_and_ppv_follow_the_site_and_not_the_data():
+    scores, labels, groups = drawn()
+    found = evaluate(scores, labels, groups, POINTS, prevalence=0.02)["at_t_sensitivity"]
+    sensitivity, specificity = found["sensitivity"]["value"], found["specificity"]["value"]
+    alerts = sensitivity * 0.02 + (1 - specificity) * 0.98
+    assert found["alerts_per_100_studies"]["value"] == pytest.approx(100 * alerts)
+    assert found["ppv_at_site_prevalence"]["value"] == pytest.approx(sensitivity * 0.02 / alerts)
+    assert found["ppv_at_site_prevalence"]["value"] < found["ppv"]["value"]
+
+
+def test_subgroups_that_are_too_small_are_listed_without_figures_and_the_worst_gap_is_named():
+    scores, labels, groups = drawn()
+    scores[100:200] = np.random.default_rng(1).random(100)  # the model is blind here
+    parts = ["hand"] * 100 + ["hip"] * 100 + ["leg"] * 195 + ["spine"] * 5
+    table = subgroup_table(scores, labels, [{"body_part": part} for part in parts], POINTS, groups=groups)
+    rows = {row["value"]: row for row in table["rows"]}
+    assert rows["spine"]["n"] == 5 and rows["spine"]["auroc"] is None
+    assert table["worst_gap"]["value"] == "hip"
+    assert table["worst_gap"]["gap"] > 0.1
+    json.dumps(table, allow_nan=False)
+
+
+def test_a_score_that_is_not_a_number_is_refused():
+    with pytest.raises(ValueError):
+        evaluate(np.array([0.1, np.nan]), np.array([0, 1]), ["a", "b"], POINTS)

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from made_files import limb
+
+from fracture_ml.core.records import Box
+from fracture_ml.imaging.letterbox import LetterboxGeometry, letterbox
+
+
+@pytest.mark.parametrize(("height", "width"), [(454, 373), (300, 900), (64, 64), (5, 400)])
+def test_a_radiograph_keeps_its_aspect_in_the_middle_of_a_black_square(height, width):
+    square = letterbox(np.full((height, width), 200, np.uint8), 128)
+    assert (square.shape, square.dtype) == ((128, 128), np.uint8)
+    rows, columns = np.flatnonzero(square.any(axis=1)), np.flatnonzero(square.any(axis=0))
+    assert rows.size / columns.size == pytest.approx(height / width, rel=0.5 if min(height, width) < 10 else 0.02)
+    assert abs((rows[0] + rows[-1]) - 127) <= 1
+    assert abs((columns[0] + columns[-1]) - 127) <= 1
+    assert set(np.unique(square)) <= {0, 200}
+
+
+def test_the_bright_shaft_is_where_the_geometry_says():
+    pixels = np.zeros((400, 300), np.uint8)
+    pixels[200:240, 90:120] = 255
+    rows, columns = np.nonzero(letterbox(pixels, 200) > 127)
+    geometry = LetterboxGeometry.of(300, 400, 200)
+    box = geometry.to_source(columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+    assert (box.x, box.y, box.width, box.height) == pytest.approx((90, 200, 30, 40), abs=2)
+
+
+def test_a_place_in_the_margin_is_clipped_to_the_image():
+    assert LetterboxGeometry.of(100, 200, 50).to_source(0, 0, 50, 50) == Box(x=0, y=0, width=100, height=200)
+    assert LetterboxGeometry.of(100, 200, 50).to_source(0, 0, 5, 5).width == 0
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.tile(np.array([0, 255], np.uint8), (512, 256))
+    assert np.ptp(letterbox(stripes, 64)[8:-8, 8:-8].astype(int)) < 20
+    assert letterbox(limb(96, 80), 96).max() > 150

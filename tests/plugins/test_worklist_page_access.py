@@ -1,0 +1,149 @@
+"""Who may do what on the worklist page, asked of Airflow's own app."""
+
+import json
+import uuid
+
+import pytest
+
+from fracture_ml.steps.worklist import rank_worklist
+from tests.plugins.drawn import Access, Drawn, predict, promote_champion, receive
+
+ACKNOWLEDGEMENT = {
+    "finding": "fracture of the distal radius",
+    "found_at": "2026-01-02T03:04:00Z",
+    "told_by": "a.user",
+    "told_to": "emergency department",
+    "told_at": "2026-01-02T03:09:00Z",
+    "told_how": "by telephone",
+}
+
+
+@pytest.fixture
+def study(airflow_page: Access) -> Drawn:
+    """A scored study of this test's own, on the list."""
+    stores, drawn = airflow_page.stores, Drawn(name=uuid.uuid4().hex, scores=(0.9, 0.2))
+    ids = receive(stores, drawn)
+    champion = stores.registry.find_champion()
+    version = champion.version if champion else promote_champion(stores)
+    predict(stores, version, ids, drawn.scores)
+    rank_worklist(stores, airflow_page.settings)
+    return drawn
+
+
+def body_of(path: str) -> dict:
+    if path.endswith("/acknowledge"):
+        return {"row_version": 1, **ACKNOWLEDGEMENT}
+    return {"row_version": 1, "value": "positive"} if path.endswith("/report") else {"row_version": 1}
+
+
+def filled(path: str, page: Access, study: Drawn) -> str:
+    item = page.stores.worklist.item_of(study.study_key)
+    return (
+        path.lstrip("/")
+        .replace("{study_key}", study.study_key)
+        .replace("{radiograph_id}", str(item["radiograph_id"]))
+        .replace("{version}", str(item["version"]))
+        .replace("{name}", "worklist.js")
+    )
+
+
+def act(page: Access, study: Drawn, action: str, *, row_version: int, role: str = "USER", **fields) -> tuple[int, dict]:
+    body = {"row_version": row_version, **fields}
+    status, answer, _ = page.ask("POST", f"api/items/{study.study_key}/{action}", role=role, body=body)
+    return status, json.loads(answer)
+
+
+def test_nobody_gets_an_answer_from_any_route(airflow_page: Access, study: Drawn):
+    assert len(airflow_page.routes) > 10
+    for method, path in airflow_page.routes:
+        body = body_of(path) if method == "POST" else None
+        status, answer, _ = airflow_page.ask(method, filled(path, airflow_page, study), body=body)
+        assert (status, json.loads(answer)) == (401, {"detail": "Not authenticated"}), path
+
+
+def test_a_viewer_may_look_at_everything_and_change_nothing(airflow_page: Access, study: Drawn):
+    before = airflow_page.stores.worklist.item_of(study.study_key)
+    for method, path in airflow_page.routes:
+        body = body_of(path) if method == "POST" else None
+        status, _, _ = airflow_page.ask(method, filled(path, airflow_page, study), role="VIEWER", body=body)
+        assert status == (403 if method == "POST" else 200), path
+    assert airflow_page.stores.worklist.item_of(study.study_key) == before
+    _, me, _ = airflow_page.ask("GET", "api/me", role="VIEWER")
+    assert json.loads(me) == {"name": "a.viewer", "may_act": False}
+
+
+def test_a_user_takes_an_item_from_new_to_closed_and_opens_it_again(airflow_page: Access, study: Drawn):
+    steps = [
+        ("acknowledge", ACKNOWLEDGEMENT, "acknowledged"),
+        ("start_reading", {}, "reading"),
+        ("release", {}, "new"),
+        ("start_reading", {}, "reading"),
+        ("report", {"value": "positive", "comment": "displaced"}, "reported"),
+        ("close", {}, "closed"),
+        ("reopen", {}, "reopened"),
+    ]
+    _, answer, _ = airflow_page.ask("GET", f"api/items/{study.study_key}", role="USER")
+    item = json.loads(answer)
+    for action, fields, status_after in steps:
+        assert action in item["actions"]
+        status, item = act(airflow_page, study, action, row_version=item["row_version"], **fields)
+        assert (status, item["status"]) == (200, status_after), (action, item)
+    assert [event["actor"] for event in item["events"]][1:] == ["a.user"] * len(steps)
+
+
+def test_the_second_of_two_readers_is_told_to_look_again(airflow_page: Access, study: Drawn):
+    assert act(airflow_page, study, "start_reading", row_version=1)[0] == 200
+    status, answer = act(airflow_page, study, "start_reading", row_version=1)
+    assert status == 409
+    assert "Somebody else" in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused_with"),
+    [
+        ({"Content-Type": "text/plain", "X-Fracture-Worklist": "1"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/json"}, 403),
+    ],
+)
+def test_what_another_sites_form_could_send_is_refused(airflow_page: Access, study: Drawn, headers, refused_with):
+    path = f"api/items/{study.study_key}/start_reading"
+    status, _, _ = airflow_page.ask("POST", path, role="USER", body={"row_version": 1}, headers=headers)
+    assert status == refused_with
+    assert airflow_page.stores.worklist.item_of(study.study_key)["status"] == "new"
+
+
+def test_faults_are_sentences(airflow_page: Access, study: Drawn):
+    faults = [
+        ("GET", "api/items/nobody-knows-this", None, 404),
+        ("GET", "images/999999999.png", None, 404),
+        ("GET", "overlays/999/999999999.png", None, 404),
+        ("GET", "static/..%2Fapp.py", None, 404),
+        ("GET", "static/app.py", None, 404),
+        ("POST", f"api/items/{study.study_key}/report", {"row_version": 1, "value": "perhaps"}, 422),
+        ("POST", f"api/items/{study.study_key}/close", {"row_version": 1}, 409),
+        ("POST", f"api/items/{study.study_key}/acknowledge", {"row_version": 1}, 422),
+    ]
+    for method, path, body, expected in faults:
+        status, answer, _ = airflow_page.ask(method, path, role="USER", body=body)
+        assert status == expected, (path, answer)
+        sentence = json.loads(answer)["detail"]
+        assert isinstance(sentence, str) and len(sentence) > 8, path
+        assert "Traceback" not in sentence
+
+
+def test_no_person_is_named_to_the_browser(airflow_page: Access, study: Drawn):
+    answers = [airflow_page.ask("GET", path, role="USER")[1] for path in ("api/open", f"api/items/{study.study_key}")]
+    for answer in answers:
+        assert study.study_key.encode() in answer
+        for identifying in (b"Jane", b"Doe", b"patient", b"inbox", b"object_key"):
+            assert identifying not in answer
+
+
+def test_the_page_brings_its_own_security_headers_and_nothing_heavy(airflow_page: Access):
+    _, html, headers = airflow_page.ask("GET", "", role="USER")
+    assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    assert b"Research use only, not a medical device" in html
+    assert b'href="/' not in html and b'src="/' not in html and b"_blank" not in html
+    assert airflow_page.heavy_modules == []

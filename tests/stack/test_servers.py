@@ -1,0 +1,47 @@
+"""The two embedded servers, by themselves."""
+
+import socket
+import urllib.error
+import urllib.request
+
+import boto3
+import psycopg2
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from fracture_ml.stack.postgres import PostgresServer
+from fracture_ml.stack.s3 import S3Server
+
+
+def s3_client(server: S3Server, secret_key: str):
+    return boto3.client(
+        "s3",
+        endpoint_url=server.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=secret_key,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
+    )
+
+
+def test_postgres_refuses_a_wrong_password(postgres: PostgresServer):
+    for role in ("postgres", "fracture", "fracture_reader"):
+        with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+            psycopg2.connect(host="127.0.0.1", port=postgres.port, user=role, password="wrong", dbname="postgres")
+
+
+def test_s3_refuses_a_wrong_key_and_nobody(s3: S3Server):
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        s3_client(s3, "wrong").list_buckets()
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(s3.endpoint_url, timeout=5)
+
+
+def test_the_inner_ports_of_s3_speak_no_plain_grpc(s3: S3Server):
+    greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # preface, empty SETTINGS
+    for port in (s3.port + 1, s3.port + 3, s3.port + 5, s3.port + 7):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(greeting)
+            answer = connection.recv(64)
+        assert answer[3:4] != b"\x04", f"port {port} greets in plain gRPC"

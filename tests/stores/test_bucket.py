@@ -1,0 +1,100 @@
+"""Object storage, against a real S3."""
+
+import time
+
+import pytest
+
+from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, StorageUnavailable
+from fracture_ml.stores.bucket import Bucket, open_bucket
+
+
+def opened(s3, **changes) -> Bucket:
+    settings = {
+        "name": "some-bucket",
+        "endpoint_url": s3.endpoint_url,
+        "region": "us-east-1",
+        "access_key": s3.access_key,
+        "secret_key": s3.secret_key,
+    }
+    return open_bucket(**{**settings, **changes})
+
+
+def test_what_is_written_is_read_listed_and_deleted_and_each_may_be_repeated(bucket):
+    for _ in range(2):
+        bucket.write("inbox/a b/ü.png", b"bytes", "image/png")
+        bucket.write("other/c", b"")
+        bucket.ensure()
+    assert bucket.read("inbox/a b/ü.png") == b"bytes"
+    assert bucket.exists("inbox/a b/ü.png") and not bucket.exists("inbox/none")
+    listed = list(bucket.list("inbox/"))
+    assert [(one.key, one.size_bytes) for one in listed] == [("inbox/a b/ü.png", 5)]
+    assert listed[0].etag and '"' not in listed[0].etag
+    for _ in range(2):
+        bucket.delete("inbox/a b/ü.png")
+    assert list(bucket.list("inbox/")) == []
+
+
+def test_a_listing_goes_past_one_page_and_leaves_out_folders(bucket):
+    bucket.write("inbox/folder/", b"")
+    for number in range(1003):
+        bucket.write(f"inbox/folder/{number:04d}", b"x")
+    assert [one.key for one in bucket.list("inbox/")] == [f"inbox/folder/{number:04d}" for number in range(1003)]
+
+
+def test_an_object_that_is_not_there_is_named_neither_by_key_nor_by_url(bucket):
+    with pytest.raises(ObjectNotFound) as caught:
+        bucket.read("inbox/Jane_Doe.png")
+    assert "Jane" not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"access_key": "nobody"}, "FRACTURE_S3_ACCESS_KEY"),
+        ({"secret_key": "wrong"}, "FRACTURE_S3_SECRET_KEY"),
+        ({"name": "no-such-bucket"}, "FRACTURE_S3_BUCKET"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, "FRACTURE_S3_ENDPOINT_URL"),
+    ],
+)
+def test_a_wrong_setting_is_named(s3, changes, setting):
+    bucket = opened(s3, **changes)
+    began = time.monotonic()
+    for use in (
+        lambda: bucket.read("inbox/Jane_Doe.png"),
+        lambda: bucket.write("inbox/Jane_Doe.png", b"x"),
+        lambda: list(bucket.list("inbox/Jane")),
+    ):
+        with pytest.raises(StorageUnavailable, match=setting) as caught:
+            use()
+        assert "Jane" not in str(caught.value) and "wrong" not in str(caught.value)
+    assert time.monotonic() - began < 60
+
+
+def test_an_endpoint_that_is_no_url_and_half_a_key_are_refused_at_once(s3):
+    with pytest.raises(InvalidSettings, match="FRACTURE_S3_ENDPOINT_URL"):
+        opened(s3, endpoint_url="not a url")
+    with pytest.raises(InvalidSettings, match="FRACTURE_S3_SECRET_KEY"):
+        opened(s3, secret_key=None)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [("InsufficientStorage", 507, "no space left"), ("InternalError", 500, "run this again")],
+)
+def test_a_full_or_failing_storage_says_so(bucket, code, status, says):
+    """What the server answers is forced through the client's own hooks: its disk cannot be filled here."""
+
+    def answer(**_):
+        from botocore.awsrequest import AWSResponse
+
+        body = f"<Error><Code>{code}</Code></Error>".encode()
+
+        class Raw:
+            def stream(self, **_):
+                yield body
+
+        return AWSResponse("http://127.0.0.1", status, {"content-length": str(len(body))}, Raw())
+
+    bucket._client.meta.events.register("before-send.s3.PutObject", answer)
+    with pytest.raises(StorageUnavailable, match=says):
+        bucket.write("radiographs/x", b"x")

@@ -1,0 +1,212 @@
+"""Connections, migrations, the texts of sql/queries, and who may see what."""
+
+import re
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from stored_rows import arrival, receive
+
+from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
+from fracture_ml.stores import database
+from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
+
+_USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
+
+
+def test_migrations_are_applied_once_and_a_second_call_finds_nothing_to_do(create_database):
+    url = create_database()
+    assert migrate(url) == ["0001_initial"]
+    assert migrate(url) == []
+    check_schema(connect(url))
+
+
+def test_two_programs_that_migrate_at_once_apply_each_migration_once(create_database):
+    url = create_database()
+    together = threading.Barrier(2)
+
+    def run(_: int) -> list[str]:
+        together.wait()
+        return migrate(url)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(run, range(2))) == [[], ["0001_initial"]]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(create_database, tmp_path, monkeypatch):
+    url = create_database()
+    engine = connect(url)
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("CREATE SCHEMA fracture")
+        connection.exec_driver_sql("CREATE TABLE fracture.worklist ()")
+    with pytest.raises(DatabaseRefused, match='"worklist" already exists'):
+        migrate(url)
+    with pytest.raises(SchemaMismatch, match="no tables of ours yet: run `fracture migrate`"):
+        check_schema(engine)
+
+
+def test_an_empty_database_stops_the_program_with_the_command_to_type(create_database):
+    with pytest.raises(SchemaMismatch, match="run `fracture migrate`"):
+        check_schema(connect(create_database()))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("DELETE FROM fracture.migration", "behind this code, it lacks 0001_initial"),
+        ("INSERT INTO fracture.migration VALUES ('0099_later', 'x')", "ahead of this code, which does not know 0099"),
+        ("UPDATE fracture.migration SET sha256 = 'x'", "0001_initial.sql was edited after it was applied"),
+    ],
+)
+def test_a_database_that_differs_stops_the_program_with_the_command_to_type(stores, change, says):
+    with stores.engine.connect() as connection:
+        ledger = connection.exec_driver_sql("SELECT name, sha256 FROM fracture.migration").all()
+    try:
+        with transaction(stores.engine) as connection:
+            connection.exec_driver_sql(change)
+        with pytest.raises(SchemaMismatch, match=f"{says}.*`fracture migrate`"):
+            check_schema(stores.engine)
+    finally:
+        with transaction(stores.engine) as connection:
+            connection.exec_driver_sql("DELETE FROM fracture.migration")
+            for name, sha256 in ledger:
+                connection.execute(query("migration_record"), {"name": name, "sha256": sha256})
+
+
+def test_every_migration_text_has_its_revision_and_they_form_one_line():
+    texts = [file.stem for file in sorted(database.MIGRATIONS.glob("*.sql"))]
+    assert [file.stem for file in sorted((database.MIGRATIONS / "versions").glob("*.py"))] == texts
+    assert all(re.match(rf"{number:04d}_[a-z_]+$", name) for number, name in enumerate(texts, start=1))
+
+
+# --- the driver's errors --------------------------------------------------------------------------
+
+
+def test_an_unreachable_postgres_is_one_sentence_without_the_password():
+    engine = connect("postgresql+psycopg2://user:hidden-password@127.0.0.1:1/nowhere")
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached") as caught, transaction(engine):
+        pass
+    assert "hidden-password" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_wrong_password_and_an_unknown_database_name_the_setting(database_url):
+    wrong = re.sub(r"://([^:]+):[^@]+@", r"://\1:wrong@", database_url)
+    with pytest.raises(DatabaseUnavailable, match="refuses the user or the password: look at FRACTURE_DATABASE_URL"):
+        check_schema(connect(wrong))
+    with pytest.raises(DatabaseUnavailable, match=r"does not know the database.*FRACTURE_DATABASE_URL"):
+        check_schema(connect(database_url + "_missing"))
+
+
+def test_an_unreadable_url_names_the_setting_and_does_not_show_it():
+    with pytest.raises(InvalidSettings, match="FRACTURE_DATABASE_URL") as caught:
+        connect("postgresql+psycopg2://user:secret@host:port/database")
+    assert "cret" not in str(caught.value)
+
+
+def test_a_refused_row_names_the_rule_and_never_quotes_the_row(stores):
+    with (
+        pytest.raises(DatabaseRefused, match="received_object_check") as caught,
+        transaction(stores.engine) as connection,
+    ):
+        connection.exec_driver_sql(
+            "INSERT INTO fracture.received_object (object_key, etag, size_bytes, outcome) "
+            "VALUES ('inbox/Jane_Doe.dcm', 'e', 1, 'copy')"
+        )
+    assert "Jane" not in str(caught.value)
+
+
+def test_a_connection_that_postgres_ended_is_replaced_unnoticed(stores):
+    stores.radiographs.counts()
+    with transaction(connect(stores.engine.url.render_as_string(hide_password=False))) as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert stores.radiographs.counts()["received"] == 0
+
+
+def test_numbers_that_are_not_defined_become_null():
+    assert to_jsonb({"auroc": float("nan"), "n": [float("inf"), 1]}) == '{"auroc": null, "n": [null, 1]}'
+
+
+# --- the texts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in QUERIES.glob("*.sql")))
+def test_a_query_states_its_purpose_and_exactly_its_parameters(name):
+    lines = (QUERIES / f"{name}.sql").read_text(encoding="utf-8").splitlines()
+    header = lines[: next(place for place, line in enumerate(lines) if not line.startswith("--"))]
+    place = next(place for place, line in enumerate(header) if line.startswith("-- parameters: "))
+    assert place >= 1, "a purpose stands above the parameters"
+    assert any("returns: " in line for line in header)
+    listed = " ".join(" ".join(line.removeprefix("--") for line in header[place:]).split()).split("returns:")[0]
+    named = set(re.findall(r"(?:parameters:|,) (\w+) \w+", listed.replace("parameters: none", "")))
+    body = sqlalchemy.text("\n".join(lines[len(header) :]))
+    assert named == set(body._bindparams)
+    assert body.text.count(";") == 1 and body.text.endswith(";"), "one statement"
+
+
+@pytest.mark.parametrize("name", _USER_QUERIES)
+def test_what_users_run_works_in_psql(name, database_url, postgres):
+    psql = postgres.program().command[0].removesuffix("postgres") + "psql"
+    command = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "max_rows=10", "-v", "skip_rows=0"]
+    url = database_url.replace("+psycopg2", "")
+    done = subprocess.run(
+        [*command, "-d", url, "-f", QUERIES / f"{name}.sql"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "row" in done.stdout
+
+
+# --- who may see what -----------------------------------------------------------------------------
+
+
+def test_the_reader_sees_the_worklist_and_nothing_else(stores, version, reader_url):
+    from test_worklist import ranked
+
+    study = stores.worklist.studies_to_rank(version)[0]
+    stores.worklist.save_items([ranked(study)])
+    reader = create_engine(reader_url)
+
+    def run(statement: str):
+        with reader.begin() as connection:
+            return connection.exec_driver_sql(statement).mappings().all()
+
+    rows = run("SELECT * FROM fracture.worklist_open")
+    assert [row["study_key"] for row in rows] == [study.study_key]
+    with stores.engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'fracture'"
+        ).all()
+    tables = [name for name, _ in found if name != "worklist_open"]
+    assert {"worklist", "radiograph", "label", "received_object", "migration"} <= set(tables)
+    for table in tables:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            run(f"SELECT * FROM fracture.{table}")
+    for table in [*tables, "worklist_open"]:
+        with pytest.raises(DBAPIError, match=r"permission denied|cannot delete from view"):
+            run(f"DELETE FROM fracture.{table}")
+    for statement in (
+        "UPDATE fracture.worklist_open SET status = 'closed'",
+        "INSERT INTO fracture.alert (kind, subject, sentence) VALUES ('a', 'b', 'c')",
+        "CREATE TABLE fracture.mine (x int)",
+        "CREATE TABLE public.mine (x int)",
+        "SELECT * FROM fracture.standing_labels('infinity')",
+        "DROP VIEW fracture.worklist_open",
+    ):
+        with pytest.raises(DBAPIError, match=r"permission denied|cannot update view|must be owner"):
+            run(statement)
+    assert rows_of(stores.engine.connect(), "counts")[0]["radiographs"] == 2
+
+
+def test_history_cannot_be_rewritten_even_by_its_owner(stores, version):
+    receive(stores, arrival("inbox/third.png"))
+    for table in ("label", "model_version", "model_event", "prediction", "worklist_event"):
+        with pytest.raises(DatabaseRefused, match=f"fracture.{table} is append-only"):
+            with transaction(stores.engine) as connection:
+                connection.exec_driver_sql(f"DELETE FROM fracture.{table}")

@@ -1,0 +1,239 @@
+"""What was received, and what became of it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from stored_rows import arrival, claim, freeze, receive, received, sha
+
+from fracture_ml.core.errors import UnknownRadiograph
+from fracture_ml.core.records import Box, LabelSource, LabelValue
+from fracture_ml.stores.database import transaction
+
+
+def facts(stores, radiograph_id: int):
+    with stores.engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"SELECT * FROM fracture.radiograph WHERE radiograph_id = {radiograph_id}")
+        return rows.mappings().one()
+
+
+def standing(stores) -> dict[int, str]:
+    now = datetime.now(UTC)
+    return {one.radiograph_id: str(one.label) for one in stores.radiographs.candidates(as_of=now)}
+
+
+# --- one outcome per object -----------------------------------------------------------------------
+
+
+def test_every_received_object_has_one_outcome_and_the_counts_add_up_when_all_is_sent_twice(stores):
+    for _ in range(2):
+        receive(stores, arrival("inbox/a.png"), arrival("inbox/b.png", "a different one"))
+        receive(stores, arrival("inbox/copy of a.png", "inbox/a.png"))
+        stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png")])
+        stores.radiographs.record_quarantined(received("inbox/broken.png"), "truncated", "The file ends early.")
+        stores.radiographs.record_ignored(received("inbox/readme.txt"), "not_ours", "Not an image.")
+    counts = stores.radiographs.counts()
+    assert counts == {
+        "received": 6,
+        "radiographs": 2,
+        "copies": 1,
+        "label_files": 1,
+        "ignored": 1,
+        "quarantined": 1,
+        "quarantined_by_code": {"truncated": 1},
+        "near_duplicates": 0,
+        "labelled": {"positive": 1},
+        "contradicted": 0,
+    }
+
+
+def test_an_object_is_unknown_until_it_has_an_outcome_and_again_when_its_bytes_change(stores):
+    listed = [received("inbox/a.png"), received("inbox/b.png"), received("inbox/a.png", etag="e2")]
+    assert stores.radiographs.unknown_objects(listed) == listed
+    receive(stores, arrival("inbox/a.png"))
+    assert stores.radiographs.unknown_objects(listed) == listed[1:]
+    assert stores.radiographs.unknown_objects([]) == []
+
+
+def test_bytes_that_come_twice_in_one_batch_make_one_radiograph_and_one_copy(stores):
+    batch = [arrival("inbox/a.png", "same"), arrival("inbox/b.png", "same")]
+    told = [stores.radiographs.record_radiographs(batch, near_duplicate_bits=4) for _ in range(2)]
+    assert told == [{"radiograph": 1, "copy": 1}, {}]
+    counts = stores.radiographs.counts()
+    assert (counts["radiographs"], counts["copies"]) == (1, 1)
+
+
+def test_two_ingests_that_record_the_same_bytes_at_once_make_one_radiograph_and_one_copy(stores):
+    together = threading.Barrier(2)
+
+    def ingest(name: str) -> None:
+        together.wait()
+        for number in range(5):
+            one = arrival(f"inbox/{name}{number}.png", f"bytes {number}")
+            stores.radiographs.record_radiographs([one], near_duplicate_bits=4)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ingest, ("first", "second")))
+    counts = stores.radiographs.counts()
+    assert (counts["received"], counts["radiographs"], counts["copies"]) == (10, 5, 5)
+
+
+def test_two_ingests_of_the_same_object_leave_one_row(stores):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: receive(stores, arrival("inbox/a.png")), range(2)))
+    counts = stores.radiographs.counts()
+    assert (counts["received"], counts["radiographs"], counts["copies"]) == (1, 1, 0)
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_the_group_is_the_patient_else_the_study_else_the_near_duplicate_else_the_image(stores):
+    base = 0xFFFF_0000_FFFF_0000
+    ids = receive(
+        stores,
+        arrival("a", patient_key="p", study_key="s", bits=base),
+        arrival("b", study_key="t", bits=0x1234_5678_9ABC_DEF0),
+        arrival("c", bits=base ^ 0b101),
+        arrival("d", bits=base ^ 0b111),
+        arrival("e", bits=0x0F0F_0F0F_0F0F_0F0F),
+    )
+    groups = [facts(stores, id_)["group_key"] for id_ in ids]
+    assert groups == ["patient:p", "study:t", "patient:p", "patient:p", f"image:{sha('e')}"]
+    near = [facts(stores, id_)["near_duplicate_of"] for id_ in ids]
+    assert near == [None, None, ids[0], ids[2], None]  # d is nearer to c than to a
+    assert [facts(stores, id_)["study_key"] for id_ in ids] == ["s", "t", sha("c"), sha("d"), sha("e")]
+
+
+def test_hashes_that_differ_in_all_64_bits_or_begin_with_one_are_told_apart(stores):
+    ids = receive(stores, arrival("a", bits=0), arrival("b", bits=2**64 - 1), arrival("c", bits=2**63))
+    assert [facts(stores, id_)["near_duplicate_of"] for id_ in ids] == [None, None, ids[0]]
+
+
+def test_labels_that_name_the_patient_later_move_the_group_and_its_near_duplicates_along(stores):
+    first, repeated = receive(stores, arrival("inbox/a.png", bits=7), arrival("inbox/b.png", bits=6))
+    told = [claim("inbox/a.png", patient_key="p", body_part="hand", hardware=True)]
+    for _ in range(2):
+        stores.radiographs.record_labels(received("inbox/labels.csv"), told)
+        row = facts(stores, first)
+        assert (row["group_key"], row["body_part"], row["hardware"]) == ("patient:p", "hand", True)
+        assert facts(stores, repeated)["group_key"] == "patient:p"
+
+
+def test_labels_that_were_here_first_fill_what_the_file_did_not_carry_and_nothing_else(stores):
+    told = [claim("a.png", kind="file_name", scope="inbox/x/", view="lateral", body_part="hip", study_key="s")]
+    assert stores.radiographs.record_labels(received("inbox/x/labels.csv"), told) == 1
+    inside, outside = receive(
+        stores, arrival("inbox/x/images/a.png", view="frontal"), arrival("inbox/y/a.png", "another")
+    )
+    row = facts(stores, inside)
+    assert (row["view"], row["body_part"], row["study_key"], row["group_key"]) == ("frontal", "hip", "s", "study:s")
+    assert facts(stores, outside)["body_part"] == "unknown"
+
+
+def test_a_radiograph_in_a_snapshot_keeps_its_group_and_facts(stores):
+    (frozen,) = receive(stores, arrival("inbox/a.png", claims=[claim("inbox/a.png")]))
+    freeze(stores)
+    stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png", patient_key="p")])
+    assert facts(stores, frozen)["group_key"] == f"image:{sha('inbox/a.png')}"
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def test_the_newest_label_of_the_highest_ranking_source_stands(stores):
+    (id_,) = receive(stores, arrival("inbox/a.png", study_key="s", claims=[claim("inbox/a.png", "positive")]))
+    assert standing(stores) == {id_: "positive"}
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    for number, (value, source, at) in enumerate(
+        [
+            ("negative", LabelSource.RADIOLOGIST, day),
+            ("positive", LabelSource.REPORT, day + timedelta(days=2)),
+            ("absent", LabelSource.ADJUDICATION, day),
+        ]
+    ):
+        later = claim("s", value, kind="study_key", source=source, labelled_at=at)
+        stores.radiographs.record_labels(received(f"inbox/{number}.csv"), [later])
+        assert standing(stores) == {id_: "negative"}
+    newer = [
+        claim(sha("inbox/a.png"), kind="sha256", source=LabelSource.RADIOLOGIST, labelled_at=day + timedelta(days=1))
+    ]
+    stores.radiographs.record_labels(received("inbox/newer.csv"), newer)
+    assert standing(stores) == {id_: "positive"}
+
+
+def test_labels_of_equal_rank_that_disagree_leave_uncertain_and_are_counted(stores):
+    ids = receive(
+        stores,
+        arrival("Fractured/a.png", "same", claims=[claim("Fractured/a.png", "positive")]),
+        arrival("Non_fractured/a.png", "same", claims=[claim("Non_fractured/a.png", "negative")]),
+    )
+    assert standing(stores) == {ids[0]: "uncertain"}
+    assert stores.radiographs.counts()["contradicted"] == 1
+
+
+def test_the_same_opinion_in_two_files_is_one_label(stores):
+    assert stores.radiographs.record_labels(received("inbox/a.csv"), [claim("x")]) == 1
+    assert stores.radiographs.record_labels(received("inbox/b.csv"), [claim("x"), claim("y")]) == 1
+
+
+def test_candidates_leave_out_what_came_after_the_time_that_was_asked_for(stores):
+    receive(stores, arrival("inbox/a.png", claims=[claim("inbox/a.png", "negative")]))
+    between = datetime.now(UTC)
+    stores.radiographs.record_labels(
+        received("inbox/b.csv"), [claim("inbox/a.png", "positive", source=LabelSource.RADIOLOGIST)]
+    )
+    receive(stores, arrival("inbox/b.png", claims=[claim("inbox/b.png")]))
+    assert [one.label for one in stores.radiographs.candidates(as_of=between)] == [LabelValue.NEGATIVE]
+    assert len(stores.radiographs.candidates(as_of=datetime.now(UTC))) == 2
+    assert stores.radiographs.candidates(as_of=between - timedelta(days=1)) == []
+
+
+# --- what is told about radiographs ---------------------------------------------------------------
+
+
+def test_radiographs_are_told_about_in_the_order_asked_and_a_missing_one_is_an_error(stores):
+    ids = receive(stores, arrival("a"), arrival("b"), arrival("c", width_px=3000, photometric="RGB", sex="F"))
+    asked = [ids[2], ids[0]]
+    assert [one.radiograph_id for one in stores.radiographs.stored(asked)] == asked
+    assert stores.radiographs.stored([]) == []
+    told = stores.radiographs.subgroups_of(asked)[ids[2]]
+    assert told == {
+        "body_part": "unknown",
+        "view": "unknown",
+        "hardware": "unknown",
+        "sex": "F",
+        "age_band": "unknown",
+        "manufacturer": "unknown",
+        "media_type": "image/png",
+        "size_band": "2048 px and more",
+    }
+    numbers = stores.radiographs.file_facts_of(asked)[ids[2]]
+    assert numbers["is_rgb"] == 1.0 and numbers["width_px"] == 3000.0
+    with pytest.raises(UnknownRadiograph):
+        stores.radiographs.stored([ids[0], 999])
+
+
+def test_boxes_of_several_labels_are_collected_once_each(stores):
+    box = Box(x=1, y=2, width=3, height=4)
+    claims = [claim("a", boxes=(box,)), claim("a", boxes=(box, Box(x=9, y=9, width=1, height=1)), reader="r")]
+    ids = receive(stores, arrival("a", claims=claims), arrival("b"))
+    assert stores.radiographs.boxes_of(ids) == {ids[0]: [box, Box(x=9, y=9, width=1, height=1)]}
+
+
+def test_a_study_that_is_on_the_worklist_keeps_its_key(stores):
+    from test_worklist import ranked
+
+    (id_,) = receive(stores, arrival("inbox/a.png"))
+    stores.worklist.save_items([ranked(study) for study in stores.worklist.studies_to_rank(None)])
+    stores.radiographs.record_labels(received("inbox/b.csv"), [claim("inbox/a.png", study_key="s", patient_key="p")])
+    row = facts(stores, id_)
+    assert (row["study_key"], row["group_key"]) == (sha("inbox/a.png"), "patient:p")
+
+
+def test_a_batch_that_fails_leaves_nothing_behind(stores):
+    with pytest.raises(Exception, match="radiograph_media_type_check"):
+        receive(stores, arrival("a"), arrival("b", media_type="image/gif"))
+    with transaction(stores.engine) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM fracture.received_object").scalar_one() == 0

@@ -1,0 +1,122 @@
+"""Snapshots and model versions."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from stored_rows import POINTS, arrival, claim, freeze, receive, received, register
+
+from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, UnknownVersion
+from fracture_ml.core.recipe import SplitPlan
+from fracture_ml.core.records import SnapshotDraft, SnapshotMember, Split, Verdict
+
+
+def test_a_snapshot_is_frozen_once_and_found_again(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    assert stores.snapshots.latest() is None
+    snapshot_id = freeze(stores)
+    assert freeze(stores) == snapshot_id
+    assert stores.snapshots.latest()["snapshot_id"] == snapshot_id
+    found = stores.snapshots.find(snapshot_id)
+    assert found["plan"] == SplitPlan().to_json()
+    assert found["counts"]["radiographs"] == 2 and set(found["counts"]["splits"]) == {"train", "test"}
+    members = stores.snapshots.members_of(snapshot_id)
+    assert [member.sha256 for member in members] == sorted(member.sha256 for member in members)
+    assert {member.fold for member in members} == {0, None}
+    assert stores.snapshots.find("0" * 64) is None
+
+
+def test_a_group_that_changed_while_the_snapshot_was_drawn_stops_the_freeze(stores):
+    (id_,) = receive(stores, arrival("inbox/a.png", claims=[claim("inbox/a.png")]))
+    drawn = stores.radiographs.candidates(as_of=datetime.now(UTC))[0]
+    stores.radiographs.record_labels(received("inbox/b.csv"), [claim("inbox/a.png", patient_key="p")])
+    member = SnapshotMember(
+        radiograph_id=id_, sha256=drawn.sha256, group_key=drawn.group_key, label=1, split=Split.TEST, fold=None
+    )
+    draft = SnapshotDraft(id="0" * 64, members=(member,))
+    with pytest.raises(Conflict, match="freeze it again"):
+        stores.snapshots.save(draft, SplitPlan(), as_of=datetime.now(UTC))
+    assert stores.snapshots.find("0" * 64) is None
+
+
+def test_every_look_at_a_locked_split_counts(stores, version):
+    snapshot_id = stores.registry.version_of(version).snapshot_id
+    for _ in range(2):
+        stores.snapshots.count_look(snapshot_id, "test", "evaluation")
+    assert stores.snapshots.looks_of(snapshot_id) == 2
+
+
+def test_the_same_training_run_registers_one_version_with_one_event_and_its_scores(stores, version):
+    snapshot_id = stores.registry.version_of(version).snapshot_id
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: register(stores, snapshot_id, code_version="same"), range(2)))
+    assert made[0] == made[1]
+    assert stores.registry.find_version(snapshot_id, made[0].recipe_id, "same") == made[0]
+    assert stores.registry.find_version(snapshot_id, made[0].recipe_id, "other") is None
+    assert [event["event"] for event in stores.registry.events_of(made[0].version)] == ["registered"]
+    assert [one.version for one in stores.registry.versions()] == [version, made[0].version]
+    assert made[0].operating_points == POINTS and made[0].metrics["auroc"] == {"value": 0.9, "low": None}
+    (score,) = stores.registry.evaluation_scores_of(version)
+    assert score.score == 0.25 and score.group_key.startswith("image:") and score.subgroups["media_type"] == "image/png"
+
+
+def test_the_first_verdict_stands(stores, version):
+    assert stores.registry.find_verdict(version) is None
+    first = Verdict(passed=False, reasons=("Sensitivity fell.", "Calibration holds."), measures={"drop": 0.1})
+    stores.registry.record_verdict(version, first)
+    stores.registry.record_verdict(version, Verdict(passed=True, reasons=(), measures={}))
+    assert stores.registry.find_verdict(version) == first
+
+
+def test_a_version_is_undecided_until_it_is_promoted_or_rejected(stores, version):
+    snapshot_id = stores.registry.version_of(version).snapshot_id
+    second, third = (register(stores, snapshot_id).version for _ in range(2))
+    stores.registry.record_verdict(second, Verdict(passed=True, reasons=("All holds.",), measures={}))
+    assert stores.registry.undecided() == [version, second, third]
+    stores.registry.promote(version, actor="dr", reason="better")
+    stores.registry.record_event(third, "rejected", actor="dr", reason="worse")
+    assert stores.registry.undecided() == [second]
+
+
+def test_a_decision_that_is_written_twice_is_one_event_and_another_reason_is_another(stores, version):
+    for reason in ("looks right", "looks right", "second thoughts"):
+        stores.registry.record_event(version, "approved", actor="dr", reason=reason, details={"run": 1})
+    assert [event["event"] for event in stores.registry.events_of(version)] == ["registered", "approved", "approved"]
+    with pytest.raises(NotAllowed, match="use promote or roll_back"):
+        stores.registry.record_event(version, "promoted", actor="dr", reason="a way around")
+
+
+def test_the_champion_is_the_newest_promotion_and_a_roll_back_goes_one_step_back_each_time(stores, version):
+    registry = stores.registry
+    snapshot_id = registry.version_of(version).snapshot_id
+    second, third = (register(stores, snapshot_id).version for _ in range(2))
+    assert registry.find_champion() is None
+    with pytest.raises(NoChampion):
+        registry.roll_back(actor="dr", reason="worse")
+    for promoted in (version, version, second, third):
+        registry.promote(promoted, actor="dr", reason="better")
+        assert registry.find_champion().version == promoted
+    assert registry.roll_back(actor="dr", reason="worse").version == second
+    assert registry.roll_back(actor="dr", reason="worse").version == version
+    with pytest.raises(NoChampion, match="first champion"):
+        registry.roll_back(actor="dr", reason="worse")
+    for _ in range(2):
+        assert registry.roll_back(actor="dr", reason="after all", to_version=third).version == third
+    assert registry.find_champion().version == third
+    events = [event["event"] for event in registry.events_of(third)]
+    assert events == ["registered", "promoted", "rolled_back"]
+
+
+def test_a_roll_back_to_what_was_never_champion_and_an_unknown_version_are_refused(stores, version):
+    stores.registry.promote(version, actor="dr", reason="first")
+    other = register(stores, stores.registry.version_of(version).snapshot_id).version
+    with pytest.raises(NotAllowed, match="never champion"):
+        stores.registry.roll_back(actor="dr", reason="x", to_version=other)
+    for use in (
+        lambda: stores.registry.promote(99, actor="dr", reason="x"),
+        lambda: stores.registry.version_of(99),
+        lambda: stores.registry.events_of(99),
+        lambda: stores.registry.record_verdict(99, Verdict(passed=True, reasons=(), measures={})),
+    ):
+        with pytest.raises(UnknownVersion, match="99"):
+            use()

@@ -1,0 +1,281 @@
+"""The worklist: ranked by the AI, changed by people, one of them at a time."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from stored_rows import arrival, receive
+from test_predictions import rejected, scored
+
+from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank
+
+
+def ranked(study: StudyToRank, **changes) -> RankedStudy:
+    """A study at its ordered priority, due in an hour; `score` and `ai_priority` as its best image has them."""
+    best = max(study.scores, key=lambda one: one[1], default=(study.first_radiograph_id, None, AiPriority.UNAVAILABLE))
+    row = RankedStudy(
+        study_key=study.study_key,
+        ordered_priority=study.ordered_priority,
+        ai_priority=AiPriority(best[2]),
+        score=best[1],
+        radiograph_id=best[0],
+        version=None,
+        body_part=study.body_part,
+        images=study.images,
+        images_unscored=study.unscored,
+        raised=False,
+        arrived_at=study.arrived_at,
+        due_at=study.arrived_at + timedelta(hours=1),
+    )
+    return replace(row, **changes)
+
+
+def list_studies(stores, version: int | None = None) -> int:
+    studies = stores.worklist.studies_to_rank(version)
+    return stores.worklist.save_items([ranked(study, version=version) for study in studies])
+
+
+def act(stores, study_key: str, action: str, *, actor: str = "dr a", **details):
+    row_version = stores.worklist.item_of(study_key)["row_version"]
+    return stores.worklist.act(study_key, action, actor=actor, row_version=row_version, details=details)
+
+
+def events(stores, study_key: str) -> list[str]:
+    return [event["event"] for event in stores.worklist.item_of(study_key)["events"]]
+
+
+# --- ranking --------------------------------------------------------------------------------------
+
+
+def test_a_study_is_the_sum_of_its_images(stores, version):
+    stores.worklist.save_items([ranked(study) for study in stores.worklist.studies_to_rank(None)])
+    ids = receive(
+        stores,
+        arrival("a", study_key="s", ordered_priority=Priority.ROUTINE, body_part=BodyPart.HAND),
+        arrival("b", study_key="s", ordered_priority=Priority.STAT),
+        arrival("c", study_key="s", body_part=BodyPart.WRIST),
+    )
+    stores.predictions.save(version, [scored(ids[0], 0.25), rejected(ids[2])])
+    study = next(one for one in stores.worklist.studies_to_rank(version) if one.study_key == "s")
+    assert (study.ordered_priority, study.body_part, study.images) == (Priority.STAT, BodyPart.MIXED, 3)
+    assert study.scores == ((ids[0], 0.25, OperatingPoint.SUSPICIOUS),) and study.unscored == 2
+    assert study.first_radiograph_id == ids[0] and study.status is None and study.row_version is None
+
+
+def test_listing_twice_changes_nothing_and_what_is_listed_is_not_to_be_ranked(stores):
+    receive(stores, arrival("a", study_key="s"))
+    studies = stores.worklist.studies_to_rank(None)
+    assert stores.worklist.save_items([ranked(study) for study in studies]) == 1
+    assert stores.worklist.save_items([ranked(study) for study in studies]) == 0
+    assert stores.worklist.save_items([]) == 0
+    assert stores.worklist.studies_to_rank(None) == []
+    item = stores.worklist.item_of("s")
+    assert (item["ai_priority"], item["row_version"], item["status"]) == ("unavailable", 1, "new")
+    assert events(stores, "s") == ["listed"]
+
+
+def test_another_champion_ranks_open_studies_anew_and_leaves_what_was_read(stores, version):
+    read, open_ = receive(stores, arrival("a", study_key="read"), arrival("b", study_key="open"))
+    list_studies(stores)
+    act(stores, "read", "report", value="negative")
+    stores.predictions.save(version, [scored(read, 0.9), scored(open_, 0.9)])
+    stale = [ranked(study, version=version) for study in stores.worklist.studies_to_rank(version)]
+    assert "read" not in {study.study_key for study in stale}
+    act(stores, "open", "acknowledge")
+    list_studies(stores, version)
+    item = stores.worklist.item_of("open")
+    assert (item["score"], item["version"], item["status"], item["holder"]) == (
+        pytest.approx(0.9),
+        version,
+        "acknowledged",
+        "dr a",
+    )
+    assert events(stores, "open") == ["listed", "acknowledged", "re-ranked"]
+    assert item["images"][0]["prediction"]["probability"] == pytest.approx(0.9)
+    assert stores.worklist.studies_to_rank(version) == []
+    late = next(one for one in stale if one.study_key == "open")
+    assert stores.worklist.save_items([replace(late, study_key="read", radiograph_id=read)]) == 0
+    assert stores.worklist.item_of("read")["version"] is None
+
+
+def test_a_late_image_ranks_its_study_anew_and_reopens_one_that_was_reported(stores):
+    receive(stores, arrival("a", study_key="s"), arrival("b", study_key="t"))
+    list_studies(stores)
+    act(stores, "s", "report", value="negative")
+    receive(stores, arrival("c", study_key="s"), arrival("d", study_key="t"))
+    late = [ranked(study) for study in stores.worklist.studies_to_rank(None)]
+    assert stores.worklist.save_items(late) == 2
+    assert stores.worklist.save_items(late) == 0
+    item = stores.worklist.item_of("s")
+    assert (item["status"], item["holder"], len(item["images"])) == ("reopened", None, 2)
+    assert events(stores, "s") == ["listed", "reported", "reopened", "re-ranked"]
+    assert events(stores, "t") == ["listed", "re-ranked"]
+
+
+def test_the_open_list_is_in_the_order_of_urgency(stores, version):
+    now = datetime.now(UTC)
+    wanted = [
+        ("stat", "STAT", dict(ordered_priority=Priority.STAT, due_at=now + timedelta(minutes=15))),
+        ("raised", "STAT", dict(ai_priority=AiPriority.URGENT, raised=True, due_at=now + timedelta(minutes=20))),
+        ("ordered", "URGENT", dict(ordered_priority=Priority.URGENT, due_at=now + timedelta(minutes=50))),
+        ("ai", "URGENT", dict(ai_priority=AiPriority.URGENT, due_at=now + timedelta(minutes=60))),
+        ("overdue", "URGENT", dict(ai_priority=AiPriority.BELOW, due_at=now - timedelta(minutes=1))),
+        ("suspicious", "ROUTINE", dict(ai_priority=AiPriority.SUSPICIOUS, due_at=now + timedelta(hours=24))),
+        ("below", "ROUTINE", dict(ai_priority=AiPriority.BELOW, due_at=now + timedelta(hours=20))),
+        ("off", "ROUTINE", dict(ai_priority=AiPriority.URGENT, prioritised=False, due_at=now + timedelta(hours=21))),
+        ("none", "ROUTINE", dict(ai_priority=AiPriority.UNAVAILABLE, due_at=now + timedelta(hours=22))),
+    ]
+    receive(stores, *(arrival(name, study_key=name) for name, _, _ in reversed(wanted)))
+    studies = {study.study_key: study for study in stores.worklist.studies_to_rank(None)}
+    items = []
+    for name, _, row in wanted:
+        score = None if row.get("ai_priority", "unavailable") == AiPriority.UNAVAILABLE else 0.5
+        items.append(ranked(studies[name], score=score, **row))
+    stores.worklist.save_items(items)
+    rows = stores.worklist.open_items()
+    order = ["stat", "raised", "overdue", "ordered", "ai", "suspicious", "below", "off", "none"]
+    assert [row["study_key"] for row in rows] == order
+    assert {row["study_key"]: row["priority"] for row in rows} == {name: priority for name, priority, _ in wanted}
+    assert rows[-1]["ai"] == "AI unavailable" and rows[-1]["score"] is None
+    assert [row["study_key"] for row in stores.worklist.open_items(limit=2, offset=1)] == order[1:3]
+    counts = stores.worklist.counts()
+    assert (counts["open"], counts["overdue"], counts["by_priority"]["STAT"]) == (9, 1, 2)
+    assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 9}
+
+
+# --- people ---------------------------------------------------------------------------------------
+
+
+def test_an_item_is_acknowledged_read_reported_closed_and_reopened(stores, version):
+    (id_,) = receive(stores, arrival("a", study_key="s", body_part=BodyPart.HAND))
+    stores.predictions.save(version, [scored(id_, 0.5)])
+    list_studies(stores, version)
+    told = {"finding": "fracture", "told_to": "dr b"}
+    assert act(stores, "s", "acknowledge", **told)["holder"] == "dr a"
+    assert act(stores, "s", "start_reading", actor="dr b")["status"] == "reading"
+    item = act(stores, "s", "report", actor="dr b", value="positive", note="distal radius")
+    assert (item["status"], item["holder"]) == ("reported", None)
+    assert "s" not in {row["study_key"] for row in stores.worklist.open_items()}
+    assert act(stores, "s", "close")["status"] == "closed"
+    assert act(stores, "s", "reopen")["status"] == "reopened"
+    assert events(stores, "s") == ["listed", "acknowledged", "reading", "reported", "closed", "reopened"]
+    history = stores.worklist.item_of("s")["events"]
+    assert history[1]["details"] == told and history[1]["actor"] == "dr a"
+    read = history[3]["details"]
+    assert (read["value"], read["score"], read["version"], read["ai_priority"]) == (
+        "positive",
+        0.5,
+        version,
+        "suspicious",
+    )
+    labels = {one.radiograph_id: one.label for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
+    assert labels[id_] == "positive"
+
+
+def test_of_two_readers_who_acknowledge_one_item_at_once_one_is_told_of_the_other(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    together = threading.Barrier(2)
+
+    def acknowledge(reader: str) -> str:
+        together.wait()
+        try:
+            return stores.worklist.act("s", "acknowledge", actor=reader, row_version=1)["holder"]
+        except Conflict:
+            return "conflict"
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = sorted(pool.map(acknowledge, ("dr a", "dr b")))
+    assert outcomes[0] == "conflict" and outcomes[1] == stores.worklist.item_of("s")["holder"]
+    assert events(stores, "s") == ["listed", "acknowledged"]
+
+
+def test_an_action_sent_twice_is_a_conflict_and_changes_nothing_the_second_time(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    stores.worklist.act("s", "report", actor="dr a", row_version=1, details={"value": "positive"})
+    with pytest.raises(Conflict):
+        stores.worklist.act("s", "report", actor="dr a", row_version=1, details={"value": "positive"})
+    assert events(stores, "s") == ["listed", "reported"]
+    assert stores.radiographs.counts()["labelled"] == {"positive": 1}
+
+
+@pytest.mark.parametrize("action", ["close", "reopen", "release", "no such action"])
+def test_an_action_that_the_status_does_not_admit_is_refused(stores, action):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    with pytest.raises(NotAllowed):
+        act(stores, "s", action)
+    assert events(stores, "s") == ["listed"]
+
+
+def test_only_the_holder_releases_an_item_and_then_it_is_new_again(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    act(stores, "s", "acknowledge")
+    with pytest.raises(NotAllowed, match="Somebody else holds"):
+        act(stores, "s", "release", actor="dr b")
+    assert (act(stores, "s", "release")["status"], events(stores, "s")[-1]) == ("new", "released")
+
+
+def test_a_final_read_without_a_finding_and_a_study_that_is_not_listed_are_refused(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    for value in ("absent", "maybe", None):
+        with pytest.raises(NotAllowed, match="positive, negative or uncertain"):
+            act(stores, "s", "report", value=value)
+    with pytest.raises(UnknownItem):
+        stores.worklist.item_of("nobody")
+    with pytest.raises(UnknownItem):
+        stores.worklist.act("nobody", "close", actor="dr a", row_version=1)
+
+
+# --- the daily watch ------------------------------------------------------------------------------
+
+
+def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, version):
+    ids = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="t"))
+    below = replace(scored(ids[0], 0.1), operating_point=OperatingPoint.BELOW)
+    stores.predictions.save(version, [below, scored(ids[1], 0.5)])
+    list_studies(stores, version)
+    today, tomorrow = datetime.now(UTC).date(), datetime.now(UTC) + timedelta(days=1)
+    watch = stores.monitoring
+    assert watch.training_scores(version) == [0.25] and watch.live_scores(version, today) == [0.1, 0.5]
+    assert watch.live_scores(version, today - timedelta(days=1)) == []
+    assert watch.training_facts(version)["width_px"] == [400] and len(watch.live_facts(today)["view"]) == 4
+    act(stores, "s", "report", value="uncertain")
+    act(stores, "s", "reopen")
+    act(stores, "s", "report", value="positive")
+    act(stores, "t", "report", value="negative")
+    assert watch.final_reads(version) == [(0.1, "below", "positive"), (0.5, "suspicious", "negative")]
+    assert len(watch.minutes_to_read(today)["ROUTINE"]) == 2
+    from fracture_ml.stores.database import rows_of, transaction
+
+    with transaction(stores.engine) as connection:
+        missed = rows_of(connection, "missed_fractures")
+        history = rows_of(connection, "model_history")
+    assert [(row["study_key"], row["score"], row["reader"]) for row in missed] == [("s", 0.1, "dr a")]
+    assert [(row["event"], row["auroc"]) for row in history] == [("registered", "0.9")]
+    assert watch.overdue() == 0
+    assert watch.stuck(before=tomorrow) == {"held": 0, "unlisted": 0, "unjudged": 1}
+    act(stores, "s", "reopen")
+    act(stores, "s", "start_reading")
+    receive(stores, arrival("c", study_key="u"))
+    assert watch.stuck(before=tomorrow) == {"held": 1, "unlisted": 1, "unjudged": 1}
+
+
+def test_a_days_numbers_and_an_open_alert_are_kept_once(stores, version):
+    today = datetime.now(UTC).date()
+    for measures in ({"psi": 0.1}, {"psi": 0.1}, {"psi": 0.2}):
+        stores.monitoring.save_drift_report(today, version, measures)
+    assert stores.monitoring.find_drift_report(today, version)["measures"] == {"psi": 0.2}
+    assert stores.monitoring.find_drift_report(today, 99) is None
+    raised = [stores.monitoring.raise_alert("drift", "version 1", "The scores moved.") for _ in range(2)]
+    assert raised == [True, False]
+    assert [alert["sentence"] for alert in stores.monitoring.open_alerts()] == ["The scores moved."]
+    assert [stores.monitoring.settle_alert("drift", "version 1") for _ in range(2)] == [True, False]
+    assert stores.monitoring.open_alerts() == []
+    assert stores.monitoring.raise_alert("drift", "version 1", "Again.")

@@ -1,0 +1,25 @@
+"""Drawn pixels that a network can learn in a minute: a bright line on noise, broken in the positives."""
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # threads that wait for each other are slow where others compute too
+
+
+@pytest.fixture(scope="session")
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """pixels: uint8, (96, 32, 32); labels: int64, (96,)."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 2
+    pixels = rng.integers(0, 40, (96, 32, 32)).astype(np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        column = rng.integers(10, 22)
+        image[2:30, column - 3 : column + 3] = 220
+        if label:
+            row = rng.integers(8, 22)
+            image[row : row + 4, column - 4 : column + 4] = 20
+    return pixels, labels

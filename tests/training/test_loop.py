@@ -1,0 +1,123 @@
+"""The training loop: it learns, repeats itself to the bit, and ends when it has to."""
+
+import numpy as np
+import pytest
+import torch
+
+from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
+from fracture_ml.core.recipe import TrainRecipe
+from fracture_ml.data.preprocess import measure_spec
+from fracture_ml.model.network import build_network
+from fracture_ml.training import loop
+from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train
+
+CPU = torch.device("cpu")
+RECIPE = TrainRecipe(image_size_px=32, batch_size=16, epochs=2, peak_lr=1e-3)
+TRAIN, VALIDATION = np.arange(64), np.arange(64, 96)
+
+
+def test_two_runs_with_one_seed_are_equal_to_the_bit_and_another_seed_differs(drawn):
+    recipe = RECIPE.with_changes(epochs=1, balance="balanced_sampling", ema_decay=0.5)
+    first = train(*drawn, TRAIN, VALIDATION, recipe, CPU)
+    torch.rand(7)  # what others draw must not matter
+    second = train(*drawn, TRAIN, VALIDATION, recipe, CPU)
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert first.history[0].validation_loss == second.history[0].validation_loss
+    other = train(*drawn, TRAIN, VALIDATION, recipe.with_changes(seed=1), CPU)
+    assert not torch.equal(first.state["conv1.weight"], other.state["conv1.weight"])
+
+
+def test_it_learns_what_can_be_learned_and_keeps_the_best_epoch(drawn):
+    recipe = RECIPE.with_changes(
+        epochs=9, rotation_degrees=5, shift_fraction=0.02, selection_metric="auroc", balance="weighted_loss"
+    )
+    seen: list[EpochRecord] = []
+    trained = train(*drawn, TRAIN, VALIDATION, recipe, CPU, on_epoch=seen.append)
+    assert trained.best_record.validation_auroc > 0.8
+    assert trained.history == tuple(seen) and [record.epoch for record in seen] == list(range(1, 10))
+    assert trained.best_record.validation_auroc == max(record.validation_auroc for record in seen)
+    assert seen[-1].train_loss < seen[0].train_loss
+
+    network = build_network(initial_state=trained.state)
+    logits = predict_logits(network, drawn[0], VALIDATION, trained.spec, CPU)
+    assert logits.shape == (32, 2) and logits.dtype == np.float32
+    assert np.mean(logits.argmax(1) == drawn[1][VALIDATION]) == pytest.approx(
+        trained.best_record.validation_accuracy, abs=0.07
+    )
+
+
+def test_a_score_does_not_depend_on_the_batch_that_it_is_in(drawn):
+    network = build_network()
+    spec = measure_spec(drawn[0], TRAIN)
+    together = predict_logits(network, drawn[0], VALIDATION, spec, CPU)
+    apart = predict_logits(network, drawn[0], VALIDATION[::-1], spec, CPU, batch=5)[::-1]
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+
+
+@pytest.mark.parametrize("images, batch_size", [(33, 32), (65, 64), (3, 2), (5, 64), (100, 32), (7, 1), (2, 1)])
+def test_every_image_comes_once_an_epoch_and_no_batch_is_tiny(images, batch_size):
+    recipe = RECIPE.with_changes(batch_size=batch_size)
+    rows = np.arange(images) + 10
+    batches = list(loop._shuffled_batches(rows, np.zeros(images + 10, int), recipe, torch.Generator(), CPU))
+    assert sorted(torch.cat(batches).tolist()) == rows.tolist()
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2 and max(sizes) - min(sizes) <= 1 and max(sizes) <= max(batch_size, 3)
+
+
+def test_balanced_sampling_shows_both_classes_equally_often():
+    labels = np.array([1] * 10 + [0] * 990)
+    recipe = RECIPE.with_changes(balance="balanced_sampling")
+    rows = torch.cat(
+        list(loop._shuffled_batches(np.arange(1000), labels, recipe, torch.Generator().manual_seed(0), CPU))
+    )
+    assert len(rows) == 1000
+    assert labels[rows.numpy()].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_schedules_warm_up_and_come_down():
+    def rates(scheduler: str) -> list[float]:
+        recipe = TrainRecipe(epochs=10, warmup_epochs=1, peak_lr=1.0, scheduler=scheduler)
+        return [learning_rate(recipe, done) for done in (0.25, 1.0, 5.5, 10.0)]
+
+    assert rates("cosine") == pytest.approx([0.25, 1.0, 0.5, 0.0])
+    assert rates("step") == pytest.approx([0.25, 1.0, 0.1, 0.01])
+    assert rates("constant") == pytest.approx([0.25, 1.0, 1.0, 1.0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_a_remedy(drawn):
+    with pytest.raises(TrainingDiverged, match="lower the learning rate"):
+        broken = {name: tensor * float("inf") for name, tensor in build_network().state_dict().items()}
+        train(*drawn, TRAIN, VALIDATION, RECIPE, CPU, initial_state=broken)
+
+
+def test_early_stopping_ends_after_epochs_without_a_better_one(drawn):
+    recipe = RECIPE.with_changes(epochs=5, early_stopping_epochs=1, peak_lr=1e-12, selection_metric="auroc")
+    trained = train(*drawn, TRAIN, VALIDATION, recipe, CPU)
+    assert len(trained.history) < 5
+    assert len(trained.history) == trained.best_epoch + 1
+
+
+def test_stopping_inside_an_epoch_keeps_the_epochs_that_ended(drawn):
+    asked = []
+
+    def after_six_batches() -> bool:  # an epoch has four
+        asked.append(1)
+        return len(asked) > 6
+
+    trained = train(*drawn, TRAIN, VALIDATION, RECIPE, CPU, should_stop=after_six_batches)
+    assert len(trained.history) == 1
+    with pytest.raises(OutOfTime, match="before the first epoch"):
+        train(*drawn, TRAIN, VALIDATION, RECIPE, CPU, should_stop=lambda: True)
+
+
+def test_one_class_or_nothing_to_validate_on_is_said_before_training(drawn):
+    with pytest.raises(NotEnoughData, match="all of one class"):
+        train(*drawn, TRAIN[::2], VALIDATION, RECIPE, CPU)
+    with pytest.raises(NotEnoughData, match="validate"):
+        train(*drawn, TRAIN, VALIDATION[:0], RECIPE, CPU)
+
+
+def test_a_validation_side_of_one_class_has_no_auroc_and_still_chooses(drawn):
+    trained = train(*drawn, TRAIN, VALIDATION[::2], RECIPE.with_changes(epochs=1, selection_metric="auroc"), CPU)
+    assert trained.history[0].validation_auroc is None
+    assert trained.best_epoch == 1

@@ -1,0 +1,189 @@
+"""The tuning study, over a real Postgres: it ends on time, goes on where it stopped, and repeats nothing."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import psycopg2
+import pytest
+import torch
+
+from fracture_ml.core.errors import DatabaseUnavailable, InvalidRecipe, NotEnoughData, SchemaMismatch, TrainingDiverged
+from fracture_ml.core.recipe import StudyPlan, TrainRecipe
+from fracture_ml.training import study as study_module
+from fracture_ml.training.loop import EpochRecord, TrainedNetwork
+from fracture_ml.training.study import StudyProgress, StudyResult, run_study
+
+CPU = torch.device("cpu")
+BASE = TrainRecipe(image_size_px=32, batch_size=32)
+PLAN = StudyPlan(
+    batch_sizes=(16, 32), peak_lrs=(1e-3, 1e-4), schedulers=("cosine",), trials=4, folds=2, epochs=1, image_size_px=32
+)
+
+
+@pytest.fixture(scope="module")
+def storage_url(create_database) -> str:
+    url = create_database()
+    with (
+        psycopg2.connect(url.replace("postgresql+psycopg2", "postgresql")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("CREATE SCHEMA optuna")
+    connection.close()
+    return url
+
+
+class Night:
+    """Runs studies on the drawn pixels, with trainings that are looked up instead of computed where a test says so."""
+
+    def __init__(self, drawn, storage_url: str) -> None:
+        self.pixels, self.labels = drawn
+        self.rows = np.arange(48)
+        self.folds = np.arange(48) // 2 % 4
+        self.storage_url = storage_url
+
+    def run(self, plan: StudyPlan, name: str, *, base: TrainRecipe = BASE, on_progress=None) -> StudyResult:
+        return run_study(
+            plan, base, self.pixels, self.labels, self.folds, self.rows, CPU,
+            storage_url=self.storage_url, study_name=name, on_progress=on_progress,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def night(drawn, storage_url) -> Night:
+    return Night(drawn, storage_url)
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[tuple[int, float, int]]:
+    """What was trained: (batch size, lr, images validated on). The accuracy is decided by the recipe."""
+    done: list[tuple[int, float, int]] = []
+
+    def train(pixels, labels, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+        assert not set(train_rows) & set(validation_rows)
+        done.append((recipe.batch_size, recipe.peak_lr, len(validation_rows)))
+        record = EpochRecord(
+            epoch=1, train_loss=1.0, train_accuracy=0.5, validation_loss=1.0, validation_balanced_accuracy=0.5,
+            validation_accuracy=0.5 + recipe.peak_lr * 100 + recipe.batch_size / 1000,
+            validation_auroc=0.5, lr=recipe.peak_lr, seconds=0.0,
+        )  # fmt: skip
+        on_epoch(record)
+        return TrainedNetwork(state={}, best_epoch=1, history=(record,), spec=None)
+
+    monkeypatch.setattr(study_module, "train", train)
+    return done
+
+
+def test_a_real_study_trains_every_fold_and_says_where_it_stands(night):
+    told: list[StudyProgress] = []
+    plan = StudyPlan(**{**PLAN.to_json(), "trials": 1})
+    result = night.run(plan, "real", on_progress=told.append)
+    (trial,) = result.trials
+    assert trial["state"] == "complete" and set(trial["fold_scores"]) == {"0", "1"}
+    assert result.best_value == pytest.approx(np.mean(list(trial["fold_scores"].values())))
+    assert result.best_recipe.batch_size == trial["batch_size"] and result.best_recipe.peak_lr == trial["peak_lr"]
+    assert [(progress.fold, progress.epoch) for progress in told] == [(0, 1), (1, 1)]
+    assert "fold 2 of 2" in str(told[1])
+
+
+def test_the_whole_grid_is_tried_once_and_the_best_mean_wins(night, trainings):
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 27})
+    result = night.run(plan, "grid")
+    assert len(trainings) == 4 * 2
+    assert {(batch, lr) for batch, lr, _ in trainings} == {(16, 1e-3), (16, 1e-4), (32, 1e-3), (32, 1e-4)}
+    assert (result.best_recipe.batch_size, result.best_recipe.peak_lr) == (32, 1e-3)
+    assert result.best_value == pytest.approx(0.632)
+    assert night.run(plan, "grid") == result
+    assert len(trainings) == 8
+
+
+def test_more_trials_go_on_with_what_was_not_tried(night, trainings):
+    plans = [StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": trials}) for trials in (1, 3)]
+    night.run(plans[0], "more")
+    assert len(trainings) == 2
+    assert len(night.run(plans[1], "more").trials) == 3
+    assert len(trainings) == 6 and len(set(trainings)) == 3
+
+
+def test_a_hopeless_trial_stops_after_two_folds(night, trainings):
+    plan = StudyPlan(**{**PLAN.to_json(), "folds": 4})
+    result = night.run(plan, "prune")
+    states = {trial["state"]: len(trial["fold_scores"]) for trial in result.trials}
+    assert states == {"complete": 4, "pruned": 2}
+    assert len(trainings) < 4 * 4
+
+
+def test_a_night_ends_on_time_inside_a_fold_and_the_next_one_finishes_its_trial(night, monkeypatch):
+    late_s = 0.0
+    monkeypatch.setattr(study_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
+    told: list[tuple[int, int, int]] = []  # trial, fold, epoch
+
+    def until_the_second_fold(progress: StudyProgress) -> None:
+        nonlocal late_s
+        told.append((progress.trial, progress.fold, progress.epoch))
+        if progress.fold == 1:
+            late_s = 3600.0
+
+    plan = StudyPlan(**{**PLAN.to_json(), "trials": 1, "epochs": 2, "time_budget_s": 600})
+    first = night.run(plan, "on time", on_progress=until_the_second_fold)
+    assert told == [(0, 0, 1), (0, 0, 2), (0, 1, 1)]
+    assert first.best_value is None and first.best_recipe.batch_size == BASE.batch_size
+    assert [trial["state"] for trial in first.trials] == ["fail", "waiting"]
+    assert set(first.trials[1]["fold_scores"]) == {"0"}
+    told.clear()
+    late_s = 0.0
+    second = night.run(plan, "on time", on_progress=lambda p: told.append((p.trial, p.fold, p.epoch)))
+    assert told == [(1, 1, 1), (1, 1, 2)]
+    assert second.trials[1]["state"] == "complete"
+    assert second.trials[1]["fold_scores"]["0"] == first.trials[1]["fold_scores"]["0"]
+
+
+def test_a_worker_that_fails_leaves_its_trial_to_the_next_one(night, trainings, monkeypatch):
+    def fail(progress: StudyProgress) -> None:
+        if progress.fold == 1:
+            raise RuntimeError("killed")
+
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 1})
+    with pytest.raises(RuntimeError, match="killed"):
+        night.run(plan, "killed", on_progress=fail)
+    result = night.run(plan, "killed")
+    assert result.best_value is not None
+    assert len(trainings) == 3  # the first fold was kept
+
+
+def test_a_trial_that_diverges_is_told_with_its_reason_and_not_repeated(night, trainings, monkeypatch):
+    working = study_module.train
+
+    def train(pixels, labels, train_rows, validation_rows, recipe, *rest, **options):
+        if recipe.peak_lr == 1e-3:
+            raise TrainingDiverged("The loss is no longer finite")
+        return working(pixels, labels, train_rows, validation_rows, recipe, *rest, **options)
+
+    monkeypatch.setattr(study_module, "train", train)
+    result = night.run(StudyPlan(**{**PLAN.to_json(), "prune": False}), "diverging")
+    assert result.best_recipe.peak_lr == 1e-4
+    assert [trial["reason"] for trial in result.trials if trial["state"] == "pruned"] == [
+        "The loss is no longer finite"
+    ] * 2
+
+
+def test_a_study_of_other_data_or_another_plan_is_not_continued(night, trainings):
+    night.run(PLAN, "mine")
+    with pytest.raises(InvalidRecipe, match="begun with another"):
+        night.run(StudyPlan(**{**PLAN.to_json(), "epochs": 2}), "mine")
+    night.labels = 1 - night.labels
+    with pytest.raises(InvalidRecipe, match="begun with another"):
+        night.run(PLAN, "mine")
+
+
+def test_what_a_study_cannot_do_without_is_said_in_a_sentence(night, trainings, create_database):
+    night.folds = np.zeros(48, dtype=int)
+    with pytest.raises(NotEnoughData, match="Fold 1 of 2 is empty"):
+        night.run(PLAN, "one fold")
+    night.folds = np.arange(48) % 2
+    night.storage_url = create_database()
+    with pytest.raises(SchemaMismatch, match="fracture migrate"):
+        night.run(PLAN, "no schema")
+    night.storage_url = "postgresql+psycopg2://nobody@127.0.0.1:1/nothing"
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+        night.run(PLAN, "no server")
