@@ -25,7 +25,8 @@ SnapshotId = Annotated[str, typer.Argument(help="as `fracture snapshot` printed 
 def main() -> None:
     """Run a command; an error of ours is one sentence and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    for talkative in ("alembic", "botocore", "httpx"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         app()
     except FractureError as error:

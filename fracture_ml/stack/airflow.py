@@ -59,6 +59,8 @@ class Airflow:
         return {
             "AIRFLOW_HOME": str(self.folder),
             "PYTHONPATH": str(self.repository),
+            # Tasks, servers and Airflow share the cores: a thread that waits must not spin.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.repository / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.repository / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

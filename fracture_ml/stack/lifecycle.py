@@ -343,7 +343,10 @@ class Stack:
             "FRACTURE_CACHE_DIR": str((settings.cache_dir or self.folder / "cache").expanduser().resolve()),
         }
         path = self.folder / "fracture.env"
-        kept = {name: value for name, value in dotenv_values(path).items() if name not in ours}
+        # On one machine nobody may be there to approve; your own line or variable asks for a person.
+        kept = {"FRACTURE_PROMOTION": "automatic"} | {
+            name: value for name, value in dotenv_values(path).items() if name not in ours
+        }
         lines = ["# Written by `make up`, which keeps the lines that you add."]
         for name, value in (ours | kept).items():
             if value:

@@ -8,6 +8,7 @@ from fracture_ml.core.records import ModelVersion, Verdict
 from fracture_ml.data.splits import check_no_leakage
 from fracture_ml.evaluation.gate import judge
 from fracture_ml.imaging.fingerprint import sha256_of
+from fracture_ml.steps.model_card import write_model_card
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None
             leakage_clean=_leakage_is_clean(stores, challenger),
         )
         stores.registry.record_verdict(version, verdict)
+        write_model_card(stores, version)
     log.info("version %d: %s. %s", version, "passed" if verdict.passed else "failed", " ".join(verdict.reasons))
     return {"version": version, "passed": verdict.passed, "summary": _summary(version, verdict)}
 
@@ -52,6 +54,7 @@ def promote(stores: Stores, *, version: int, actor: str, approved: bool) -> int:
     if approved:
         stores.registry.record_event(version, "approved", actor=actor, reason=reason)
     stores.registry.promote(version, actor=actor, reason=reason)
+    write_model_card(stores, version)
     log.info("version %d is the champion: %s", version, reason)
     return version
 
@@ -59,6 +62,7 @@ def promote(stores: Stores, *, version: int, actor: str, approved: bool) -> int:
 def reject(stores: Stores, *, version: int, actor: str, reason: str) -> None:
     """Record that `version` will not be promoted. Raises: UnknownVersion."""
     stores.registry.record_event(version, "rejected", actor=actor, reason=reason)
+    write_model_card(stores, version)
     log.info("version %d is rejected: %s", version, reason)
 
 

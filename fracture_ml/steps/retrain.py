@@ -25,6 +25,7 @@ from fracture_ml.model.device import choose_device
 from fracture_ml.model.network import build_network
 from fracture_ml.model.weights import load_initial_weights
 from fracture_ml.steps.context import code_version
+from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.model_card import bundle_folder, write_model_card
 from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
@@ -47,9 +48,10 @@ def freeze_snapshot(
     Raises: NotEnoughData: no labels, one class only, fewer groups than folds; the sentence says which.
     """
     plan = plan or SplitPlan()
-    draft = draft_snapshot(stores.radiographs.candidates(as_of=as_of), plan)
+    candidates = stores.radiographs.candidates(as_of=as_of)
+    draft = draft_snapshot(candidates, plan)
     require_trainable(draft.members, plan.folds)
-    check_no_leakage(draft.members)
+    check_no_leakage(draft.members, candidates)
     if not force and any(version.snapshot_id == draft.id for version in stores.registry.versions()):
         return None
     stores.snapshots.save(draft, plan, as_of=as_of)
@@ -88,6 +90,7 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
         size_px,
         folder=settings.cache_dir,
         read=stores.bucket.read,
+        limits=decode_limits(settings),
         max_bytes=int(settings.cache_max_gib * 2**30),
     )
     log.info("pixels: %d at %d px, ready after %.1f s", len(cache.pixels), size_px, time.monotonic() - started)
@@ -312,8 +315,12 @@ def evaluate_and_register(
     ).version
     write_model_card(stores, version)
     auroc = metrics["auroc"]
-    log.info("version %d: test AUROC %.3f (%.3f to %.3f)", version, auroc["value"], auroc["low"], auroc["high"])
+    log.info("version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high")))
     return version
+
+
+def _rounded(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: np.ndarray) -> dict:

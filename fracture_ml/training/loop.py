@@ -148,7 +148,7 @@ def train(
         train_loss, train_correct, images = seen.tolist()
         if not math.isfinite(train_loss):
             raise TrainingDiverged(f"The loss is no longer finite in epoch {epoch}: lower the learning rate ({lr:g}).")
-        logits = predict_logits(state.evaluated, pixels, validation_rows, spec, device, fast=True)  # (n, 2)
+        logits = predict_logits(state.evaluated, pixels, validation_rows, spec, device)  # (n, 2)
         record = EpochRecord(
             epoch=epoch,
             train_loss=train_loss / images,
@@ -178,13 +178,12 @@ def predict_logits(
     spec: PreprocessSpec,
     device: torch.device,
     batch: int = 128,
-    *,
-    fast: bool = False,
 ) -> np.ndarray:
     """The network's answer for each row, in order. The network moves to the device and stays in evaluation mode.
 
-    Args:    pixels: uint8, (N, S, S). rows: int, (n,). fast: bfloat16 where that is faster, good enough to watch a
-             training by; otherwise float32, for the logits that calibration and evaluation rest on.
+    In the precision that scoring uses, so that thresholds chosen on these logits hold there.
+
+    Args:    pixels: uint8, (N, S, S). rows: int, (n,).
     Returns: float32, (n, 2): logits of no fracture and fracture.
     """
     network.to(device, memory_format=torch.channels_last).eval()
@@ -192,7 +191,7 @@ def predict_logits(
     answers = []
     for chunk in torch.as_tensor(np.ascontiguousarray(rows, dtype=np.int64)).to(pixels.device).split(batch):
         inputs = to_model_input(_take(pixels, chunk, device), spec)
-        with autocast(device) if fast else torch.autocast(device.type, enabled=False):
+        with autocast(device):
             answers.append(network(inputs))
     return torch.cat(answers).cpu().numpy() if answers else np.zeros((0, 2), dtype=np.float32)
 
