@@ -1,9 +1,11 @@
 """# Promote a model
 
 Runs when a challenger is registered. The gate compares it with the champion on the same locked test groups
-(sensitivity, AUROC, subgroups, calibration, the bundle's hash, leakage), and writes a verdict with its figures. A challenger that fails is
+(sensitivity, AUROC, subgroups, calibration, the bundle's hash, leakage), and writes a verdict with its figures. A
+challenger that fails is
 rejected. One that passes waits for a person under **Required Actions** (Approve or Reject within 7 days; no answer is a
-rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The champion's pointer moves; nothing is deleted.
+rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The champion's pointer moves; nothing is
+deleted.
 
 **Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
 """
@@ -21,7 +23,10 @@ from fracture_dag_defaults import CHALLENGER, CHAMPION, DAG_DEFAULTS
     tags=["fracture", "train"],
     params={
         "version": Param(
-            None, type=["null", "integer"], minimum=1, description="The version to judge; empty: the newest without a decision."
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            description="The version to judge; empty: the newest without a decision.",
         )
     },
     # An approval may wait for days, and must not hold up the next challenger.

@@ -1,11 +1,13 @@
 """# Retrain nightly
 
-01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU); train the ResNet50
+01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU); train the
+ResNet50
 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new since the last
 trained snapshot, the run is skipped, unless `force` is set.
 
 **Presets.** `demo`: minutes on a laptop. `cpu`: under an hour on 2 cores. `nightly`: a night on one GPU. `full`: the
-complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset where it is filled.
+complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset where it is
+filled.
 
 **When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).
 `TrainingDiverged`: lower the learning rates. Anything that was killed is repeated, and finds what was finished before.
@@ -26,7 +28,11 @@ OVERRIDES = {
         None, type=["null", "integer"], minimum=32, maximum=1024, multipleOf=32, description="Image side while tuning."
     ),
     "tuning_minutes": Param(
-        None, type=["null", "number"], exclusiveMinimum=0, maximum=1440, description="Tuning ends by then, with the best so far."
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        maximum=1440,
+        description="Tuning ends by then, with the best so far.",
     ),
     "metric": Param(
         None,
@@ -34,11 +40,15 @@ OVERRIDES = {
         enum=[None, "accuracy", "balanced_accuracy", "auroc"],
         description="What the winner is chosen by, as its mean over the folds' validation sides.",
     ),
-    "epochs": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Epochs of the final training."),
+    "epochs": Param(
+        None, type=["null", "integer"], minimum=1, maximum=1000, description="Epochs of the final training."
+    ),
     "image_size_px": Param(
         None, type=["null", "integer"], minimum=32, maximum=1024, multipleOf=32, description="Image side of the model."
     ),
-    "seed": Param(None, type=["null", "integer"], minimum=0, description="Seed of the weights, the order and the augmentation."),
+    "seed": Param(
+        None, type=["null", "integer"], minimum=0, description="Seed of the weights, the order and the augmentation."
+    ),
 }
 
 
@@ -48,9 +58,14 @@ OVERRIDES = {
     tags=["fracture", "train"],
     params={
         "preset": Param(
-            "nightly", type="string", enum=["demo", "cpu", "nightly", "full"], description="How much work the night may be."
+            "nightly",
+            type="string",
+            enum=["demo", "cpu", "nightly", "full"],
+            description="How much work the night may be.",
         ),
-        "force": Param(False, type="boolean", description="Train although nothing is new since the last trained snapshot."),
+        "force": Param(
+            False, type="boolean", description="Train although nothing is new since the last trained snapshot."
+        ),
         **OVERRIDES,
     },
     **DAG_DEFAULTS,

@@ -96,9 +96,7 @@ def train(
     stores, settings = _context()
     chosen = json.loads(recipe.read_text()) if recipe else plan_of({"preset": preset}).recipe.to_json()
     trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
-    version = retrain.evaluate_and_register(
-        stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained
-    )
+    version = retrain.evaluate_and_register(stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained)
     console.print(f"version {version}")
 
 

@@ -108,6 +108,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         running.stop()
+        server.remove_sockets()
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,14 @@ class TrainRecipe(_Described):
         _require_one_of("scheduler", self.scheduler, SCHEDULERS)
         _require_one_of("balance", self.balance, BALANCES)
         _require_one_of("selection_metric", self.selection_metric, SELECTION_METRICS)
-        for name in ("label_smoothing", "ema_decay", "scale_range", "shift_fraction", "brightness_range", "contrast_range"):
+        for name in (
+            "label_smoothing",
+            "ema_decay",
+            "scale_range",
+            "shift_fraction",
+            "brightness_range",
+            "contrast_range",
+        ):
             _require(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0 to below 1")
         _require(0 <= self.flip_probability <= 1, f"flip_probability={self.flip_probability}: must be from 0 to 1")
         _require(0 <= self.rotation_degrees <= 180, f"rotation_degrees={self.rotation_degrees}: must be from 0 to 180")

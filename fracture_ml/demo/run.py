@@ -4,12 +4,11 @@ import mimetypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from fracture_ml import stack
 from fracture_ml.core.errors import NotEnoughData, StackError
@@ -21,7 +20,7 @@ from fracture_ml.steps.settings import load_settings
 from fracture_ml.stores import Stores
 
 DAGS = ("ingest_radiographs", "retrain_nightly", "promote_model", "score_hourly", "monitor_daily")
-DRAWN_PATIENTS = 260
+DRAWN_PATIENTS = 400
 DRAWN_SEED = 20261123
 _BELL_TIMEOUT_S = 45.0
 _RUN_TIMEOUT_S = 3 * 3600.0
@@ -37,10 +36,7 @@ class _Reporter:
 
     console: Console
     dag_id: str
-    _seen: dict = None
-
-    def __post_init__(self):
-        self._seen = {}
+    _seen: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, looks: list[TaskLook]) -> None:
         for look in looks:
@@ -52,7 +48,7 @@ class _Reporter:
                 colour = {"success": "green", "failed": "red", "up_for_retry": "yellow"}.get(look.state, "cyan")
                 self.console.print(f"  {self.dag_id}.{name} [{colour}]{look.state}[/]", highlight=False)
             if look.last_line and look.last_line != before[1]:
-                self.console.print(f"    {look.last_line}", style="dim", highlight=False, markup=False)
+                self.console.print(f"    {look.last_line}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def run_demo(console: Console, *, data: Path | None = None, preset: str | None = None) -> bool:
@@ -87,7 +83,9 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
             _run(console, airflow, "monitor_daily")
 
     reconciled = _report(console, stores)
-    console.print(f"\nWorklist: [bold]{access.url}/plugin/worklist[/]   user {access.username}, password: {access.password_hint}")
+    console.print(
+        f"\nWorklist: [bold]{access.url}/plugin/worklist[/]   user {access.username}, password: {access.password_hint}"
+    )
     console.print(f"Took {time.monotonic() - started:.0f} s. `make down` stops everything.", highlight=False)
     return reconciled
 
@@ -157,7 +155,9 @@ def _report(console: Console, stores: Stores) -> bool:
         worklist_table(stores, limit=8),
     ):
         console.print(table)
-    accounted = counts["radiographs"] + counts["copies"] + counts["label_files"] + counts["ignored"] + counts["quarantined"]
+    accounted = (
+        counts["radiographs"] + counts["copies"] + counts["label_files"] + counts["ignored"] + counts["quarantined"]
+    )
     reconciled = accounted == counts["received"] and outcomes["missing"] == 0
     console.print("[green]Everything reconciles.[/]" if reconciled else "[bold red]The counts do not add up.[/]")
     return reconciled

@@ -250,6 +250,8 @@ class Stack:
         if self.s3 is None:
             return
         self.s3.prepare()
+        if self.supervision.states()["s3"] not in ("RUNNING", "STARTING"):
+            self.s3.remove_sockets()
         self._start_and_wait("s3", self.s3)
         from fracture_ml.stores.bucket import open_bucket
 
@@ -376,6 +378,8 @@ class Stack:
         if remaining := self._processes():
             pids = ", ".join(str(process.pid) for process in remaining)
             raise StackError(f"These processes do not end, though they were killed: {pids}.")
+        if ran and self.s3:
+            self.s3.remove_sockets()
         return ran
 
     def _processes(self) -> list[psutil.Process]:

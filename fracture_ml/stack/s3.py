@@ -46,6 +46,21 @@ class S3Server:
             write_private(self._key, key)
             write_private(self._certificate, certificate)  # last: where it is, its key is
 
+    def remove_sockets(self) -> None:
+        """Remove what a server that was killed leaves in /tmp, where it insists on its sockets; it must not run.
+
+        Raises: StackError: a socket of this name is another user's.
+        """
+        grpc_ports = {"s3": self.port + 1, "master": self.port + 3, "volume": self.port + 5, "filer": self.port + 7}
+        for part, port in grpc_ports.items():
+            path = Path("/tmp") / f"seaweedfs-{part}-grpc-{port}.sock"
+            try:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                raise StackError(
+                    f"{path} is another user's: set FRACTURE_STACK_S3_PORT to another port, or have it removed."
+                ) from None
+
     def program(self) -> Program:
         """The server in the foreground: master, volume, filer and S3 gateway in one process.
 
@@ -58,6 +73,8 @@ class S3Server:
         command += [f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.localSocket=s3.sock"]
         command += [f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.telemetry=false"]
+        # The only master elects itself at once; the default waits 10 s for others whenever it starts again.
+        command += ["-master.electionTimeout=1s"]
         command += ["-master.volumeSizeLimitMB=1024", f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"]
         command += ["-volume.max=0", "-volume.preStopSeconds=0", f"-filer.port={filer}"]
         command += [f"-filer.port.grpc={filer_grpc}", "-filer.localSocket=filer.sock"]

@@ -27,9 +27,7 @@ def open_configured_bucket(settings: Settings) -> Bucket:
 def open_context(settings: Settings | None = None) -> Stores:
     """The stores that the settings name. Raises: InvalidSettings, SchemaMismatch, DatabaseUnavailable."""
     settings = settings or load_settings()
-    return open_stores(
-        database_url=settings.database_url.get_secret_value(), bucket=open_configured_bucket(settings)
-    )
+    return open_stores(database_url=settings.database_url.get_secret_value(), bucket=open_configured_bucket(settings))
 
 
 @cache

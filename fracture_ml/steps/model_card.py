@@ -72,9 +72,7 @@ def _counted(subgroups: list[dict[str, str]]) -> dict[str, dict[str, int]]:
         for kind, value in of_image.items():
             of_kind = counts.setdefault(kind, {})
             of_kind[value] = of_kind.get(value, 0) + 1
-    return {
-        kind: dict(sorted(of_kind.items(), key=lambda item: -item[1])) for kind, of_kind in sorted(counts.items())
-    }
+    return {kind: dict(sorted(of_kind.items(), key=lambda item: -item[1])) for kind, of_kind in sorted(counts.items())}
 
 
 def _splits(members) -> dict[str, dict[str, int]]:

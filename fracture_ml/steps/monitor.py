@@ -1,4 +1,4 @@
-"""A day's numbers: drift, live performance from final reads, overdue and stuck work; alerts while something is wrong."""
+"""A day's numbers: drift, live performance from final reads, overdue and stuck work; alerts while it lasts."""
 
 import logging
 from datetime import datetime, timedelta
@@ -36,7 +36,8 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
     wrong = {
         ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
         **{
-            ("stuck", name): count and f"{count} {_STUCK_WORDS[name]} for {STUCK_AFTER.total_seconds() / 3600:.0f} hours."
+            ("stuck", name): count
+            and f"{count} {_STUCK_WORDS[name]} for {STUCK_AFTER.total_seconds() / 3600:.0f} hours."
             for name, count in stuck.items()
         },
         ("no_champion", "registry"): champion is None and "No model is promoted: every study is 'AI unavailable'.",

@@ -20,16 +20,23 @@ PRESETS = {
     # Minutes on 2 cores, for the drawn radiographs.
     "demo": NightlyWork(
         study=StudyPlan(
-            batch_sizes=(16, 32),
+            batch_sizes=(16,),
             peak_lrs=(1e-3,),
-            schedulers=("cosine",),
+            schedulers=("cosine", "step"),
             trials=2,
             epochs=1,
-            image_size_px=64,
+            image_size_px=32,
             metric="auroc",
-            time_budget_s=45,
+            time_budget_s=30,
         ),
-        recipe=TrainRecipe(image_size_px=96, epochs=8, selection_metric="auroc", balance="weighted_loss"),
+        recipe=TrainRecipe(
+            image_size_px=64,
+            batch_size=16,
+            epochs=13,
+            rotation_degrees=10.0,
+            selection_metric="auroc",
+            balance="weighted_loss",
+        ),
     ),
     # Under an hour on 2 cores, for some thousands of real radiographs.
     "cpu": NightlyWork(

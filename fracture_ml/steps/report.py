@@ -22,7 +22,16 @@ _PRIORITY_STYLE = {"STAT": "bold red", "URGENT": "yellow", "ROUTINE": ""}
 
 def counts_table(counts: dict, outcomes: dict) -> Table:
     """`counts` of the ingest and `outcomes` of the scoring, as the stores return them."""
-    table = Table("received", "radiographs", "exact copies", "near duplicates", "label files", "quarantined", "scored", "could not be")
+    table = Table(
+        "received",
+        "radiographs",
+        "exact copies",
+        "near duplicates",
+        "label files",
+        "quarantined",
+        "scored",
+        "could not be",
+    )
     table.add_row(
         *(
             f"{number:,}"

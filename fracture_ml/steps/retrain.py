@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import torch
 
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.recipe import SplitPlan, TrainRecipe
@@ -137,9 +136,7 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
         f"studies/{study_name}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json"
     )
     winner = result.best_recipe
-    recipe = base.with_changes(
-        batch_size=winner.batch_size, peak_lr=winner.peak_lr, scheduler=winner.scheduler
-    )
+    recipe = base.with_changes(batch_size=winner.batch_size, peak_lr=winner.peak_lr, scheduler=winner.scheduler)
     log.info(
         "the study's winner: batch %d, learning rate %g, %s; mean validation %s over the folds: %s",
         recipe.batch_size,
@@ -256,9 +253,7 @@ def evaluate_and_register(
         log.info("already registered: version %d", known.version)
         return known.version
 
-    bundle = Bundle.from_bytes(
-        stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"]
-    )
+    bundle = Bundle.from_bytes(stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"])
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=bundle.recipe.image_size_px)
     test = data.rows_of(Split.TEST)
     stores.snapshots.count_look(snapshot_id, "test", f"recipe {trained['recipe_id'][:12]}")
@@ -315,7 +310,9 @@ def evaluate_and_register(
     ).version
     write_model_card(stores, version)
     auroc = metrics["auroc"]
-    log.info("version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high")))
+    log.info(
+        "version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high"))
+    )
     return version
 
 
@@ -327,7 +324,9 @@ def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: n
     """How well the files' own facts, without the pixels, predict the label on the same test rows."""
     facts = stores.radiographs.file_facts_of([member.radiograph_id for member in data.members])
     names = sorted(next(iter(facts.values())))
-    table = np.array([[facts[member.radiograph_id][name] for name in names] for member in data.members], dtype=np.float64)
+    table = np.array(
+        [[facts[member.radiograph_id][name] for name in names] for member in data.members], dtype=np.float64
+    )
     return audit(
         table,
         names,

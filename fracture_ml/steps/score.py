@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from fracture_ml.core.errors import NotReconciled, ObjectNotFound, UnusableObject
-from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
+from fracture_ml.core.errors import BundleMismatch, NotReconciled, ObjectNotFound, UnusableObject
+from fracture_ml.core.records import ModelVersion, Outcome, Rejected, StoredRadiograph
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Scorer
@@ -54,7 +54,7 @@ def score_batch(stores: Stores, settings: Settings, *, version: int, first: int,
     if not due:
         return dict(counts)
     registered = stores.registry.version_of(version)
-    bundle = Bundle.from_bytes(stores.bucket.read(registered.bundle_key), expected_sha256=registered.bundle_sha256)
+    bundle = _open_bundle(stores, registered)
     scorer = Scorer(bundle, choose_device(settings.device), limits=decode_limits(settings))
     with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
         outcomes = scorer.score(_fetched_ahead(stores, pool, due))
@@ -65,6 +65,20 @@ def score_batch(stores: Stores, settings: Settings, *, version: int, first: int,
             counts["rejected"] += sum(row.reason is not None for row in rows)
             log.info("version %d: %d of %d have an outcome", version, counts["scored"] + counts["rejected"], len(due))
     return dict(counts)
+
+
+def _open_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
+    """The registered bundle; where it is not what was registered, an alert is opened before it is refused."""
+    subject = f"version {registered.version}"
+    try:
+        data = stores.bucket.read(registered.bundle_key)
+        bundle = Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
+    except (BundleMismatch, ObjectNotFound) as fault:
+        sentence = f"The bundle of {subject} is refused, and nothing is scored with it. {fault}"
+        stores.monitoring.raise_alert("bundle", subject, sentence)
+        raise BundleMismatch(sentence) from None
+    stores.monitoring.settle_alert("bundle", subject)
+    return bundle
 
 
 def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:

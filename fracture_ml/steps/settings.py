@@ -68,7 +68,7 @@ def load_settings() -> Settings:
 
 
 class StackSettings(BaseSettings):
-    """Where the embedded servers live, and which of them are replaced by external ones. The environment alone counts."""
+    """Where the embedded servers live, and which of them external ones replace. The environment alone counts."""
 
     model_config = SettingsConfigDict(env_prefix="FRACTURE_", extra="ignore", frozen=True, env_ignore_empty=True)
 

@@ -21,6 +21,7 @@ def parse(home: Path) -> dict:
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -53,7 +54,7 @@ def test_every_parameter_of_a_trigger_form_is_described(report):
 
 
 def test_every_pool_is_one_that_the_stack_makes(report):
-    from fracture_ml.stack.airflow import POOLS
+    from fracture_setup_airflow import POOLS
 
     assert set(POOLS) | {"default_pool"} == KNOWN_POOLS
     assert all(set(dag["pools"]) <= KNOWN_POOLS for dag in report["dags"].values())

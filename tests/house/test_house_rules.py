@@ -48,13 +48,17 @@ def test_every_fracture_command_of_the_readme_exists():
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine():
-    registry = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|(index-url|find-links) *=|(?<![\w.])/(home|root|work|farm)/\w")
+    registry = re.compile(
+        r"pypi\.org|pythonhosted|registry\.npmjs|(index-url|find-links) *=|(?<![\w.])/(home|root|work|farm)/\w"
+    )
     own = Path(__file__).resolve()
     faults = []
     for path in tracked_files():
         if path == own or path.suffix in {".png", ".jpg", ".dcm"}:
             continue
-        faults += [f"{path.relative_to(ROOT)}: {hit.group()}" for hit in registry.finditer(path.read_text(errors="replace"))]
+        faults += [
+            f"{path.relative_to(ROOT)}: {hit.group()}" for hit in registry.finditer(path.read_text(errors="replace"))
+        ]
     assert faults == []
 
 

@@ -19,6 +19,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from dotenv import dotenv_values
 
+from fracture_ml.demo.airflow_runs import TaskLook, airflow_session
+from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.stack.airflow import COMPONENTS
 from fracture_ml.stack.credentials import load_credentials
 from fracture_ml.stack.processes import processes_of
@@ -48,6 +50,16 @@ class Installation:
             text=True,
             check=False,
             timeout=400,
+        )
+
+    def fracture(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [Path(sys.executable).with_name("fracture"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
         )
 
     def processes(self) -> list[psutil.Process]:
@@ -230,6 +242,38 @@ def test_the_pools_of_the_dags_are_there(stack: Installation):
     assert set(fracture_setup_airflow.POOLS) <= set(present)
 
 
+def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path: Path):
+    facts = write_inbox(tmp_path / "drawn", patients=40, seed=5)
+    for path in (path for path in (tmp_path / "drawn").rglob("*") if path.is_file()):
+        key = f"inbox/{path.relative_to(tmp_path).as_posix()}"
+        stack.s3_client().put_object(Bucket="fracture", Key=key, Body=path.read_bytes())
+    password = json.loads((stack.folder / "airflow" / "passwords.json").read_text())["admin"]
+    work = {"preset": "demo", "trials": 1, "folds": 2, "tuning_image_size_px": 32, "epochs": 1, "image_size_px": 32}
+    with airflow_session(url=f"http://127.0.0.1:{stack.ui_port}", username="admin", password=password) as airflow:
+
+        def run(dag_id: str, conf: dict | None = None) -> None:
+            airflow.unpause(dag_id)
+            looks: list[TaskLook] = []
+            run_id = airflow.trigger(dag_id, conf)
+            state = airflow.follow(
+                dag_id, run_id, timeout_s=240, on_look=lambda now: looks.__setitem__(slice(None), now)
+            )
+            assert state == "success", looks
+
+        run("ingest_radiographs")
+        run("retrain_nightly", work | {"force": True})
+        # One epoch may not pass the gate: here a person decides.
+        run("promote_model")
+        assert stack.fracture("promote", "1", "--actor", "a test").returncode == 0
+        run("score_hourly")
+        run("monitor_daily")
+    outcomes = stack.psql("SELECT count(*), count(*) FILTER (WHERE images_unscored = 0) FROM fracture.worklist_open")
+    studies, scored = map(int, outcomes.stdout.strip().split("|"))
+    assert studies == scored > 40
+    counts = json.loads(stack.fracture("ingest").stdout)
+    assert counts["new"] == 0 and counts["listed"] == facts.files
+
+
 def test_up_works_after_kill_9_of_every_component_and_then_of_everything(stack: Installation):
     supervision = stack.supervision()
     by_name = {name: supervision.started_at(name) for name in supervision.states()}
@@ -262,6 +306,7 @@ def test_down_leaves_no_process_and_no_port(stack: Installation):
     for port in (stack.ui_port, stack.postgres_port, *stack.s3_ports):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, port
+        assert not list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
     assert "Nothing runs" in stack.run("down").stdout
     assert "Nothing runs" in stack.run("status").stdout
 

@@ -1,0 +1,141 @@
+"""The steps over real stores: each is run twice, and bad input is one sentence."""
+
+from datetime import UTC, datetime
+
+import pytest
+from numpy.random import default_rng
+from PIL import Image
+
+from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, StorageUnavailable
+from fracture_ml.core.recipe import TrainRecipe
+from fracture_ml.demo.dataset import write_inbox
+from fracture_ml.steps import ingest, monitor, promote, retrain, score
+from fracture_ml.steps.predict import predict_files
+from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
+from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.worklist import rank_worklist
+from fracture_ml.stores import open_stores
+from fracture_ml.stores.bucket import open_bucket
+
+RECIPE = TrainRecipe(image_size_px=32, epochs=1, batch_size=32).to_json()
+
+
+@pytest.fixture
+def settings(database_url, s3, bucket, tmp_path) -> Settings:
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        s3_bucket=bucket.name,
+        s3_endpoint_url=s3.endpoint_url,
+        site_secret="a secret for the tests",
+        cache_dir=tmp_path / "cache",
+        initial_weights="none",
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def stores(create_database, bucket):
+    """All the stores over a database of this test's own."""
+    from fracture_ml.stores.database import migrate
+
+    url = create_database()
+    migrate(url)
+    return open_stores(database_url=url, bucket=bucket)
+
+
+def fill_inbox(stores, folder, *, patients: int):
+    facts = write_inbox(folder, patients=patients, seed=11)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        stores.bucket.write(f"inbox/drawn/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    return facts
+
+
+def test_an_empty_bucket_is_no_error_and_no_snapshot(stores, settings):
+    counts = ingest.ingest_inbox(stores, settings)
+    assert counts["listed"] == counts["new"] == 0
+    with pytest.raises(NotEnoughData, match="label"):
+        retrain.freeze_snapshot(stores, as_of=datetime.now(UTC))
+
+
+def test_one_class_only_is_said(stores, settings, tmp_path):
+    for number in range(12):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(default_rng(number).integers(0, 255, (64, 64), dtype="uint8")).save(path)
+        stores.bucket.write(f"inbox/set/fracture/{number}.png", path.read_bytes())
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 12
+    with pytest.raises(NotEnoughData, match="class"):
+        retrain.freeze_snapshot(stores, as_of=datetime.now(UTC))
+
+
+def test_a_wrong_s3_key_names_the_setting(s3, bucket):
+    wrong = open_bucket(
+        name=bucket.name, endpoint_url=s3.endpoint_url, region="us-east-1", access_key="nobody", secret_key="wrong"
+    )
+    with pytest.raises(StorageUnavailable, match="FRACTURE_S3_ACCESS_KEY"):
+        list(wrong.list("inbox/"))
+
+
+def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
+    facts = fill_inbox(stores, tmp_path / "drawn", patients=45)
+    first = ingest.ingest_inbox(stores, settings)
+    assert (
+        first["listed"] == first["radiograph"] + first["copy"] + first["labels"] + first["quarantined"] == facts.files
+    )
+    counts = stores.radiographs.counts()
+    assert ingest.ingest_inbox(stores, settings)["new"] == 0
+    assert stores.radiographs.counts() == counts
+
+    # Before there is a model: every study is listed, as "AI unavailable".
+    plan = score.plan_scoring(stores)
+    assert plan["version"] is None and score.cut_batches(stores, batch_size=50, **plan) == []
+    assert score.reconcile(stores, **plan)["missing"] == 0
+    assert set(rank_worklist(stores, settings)) == {"ranked", "unavailable"}
+    with pytest.raises(NoChampion):
+        list(predict_files(stores, settings, []))
+
+    as_of = datetime.now(UTC)
+    snapshot_id = retrain.freeze_snapshot(stores, as_of=as_of)
+    assert retrain.freeze_snapshot(stores, as_of=as_of) == snapshot_id
+    trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE)
+    assert retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE) == trained
+    register = {"snapshot_id": snapshot_id, "study_name": None, "trained": trained}
+    version = retrain.evaluate_and_register(stores, settings, **register)
+    assert retrain.evaluate_and_register(stores, settings, **register) == version
+    assert stores.snapshots.looks_of(snapshot_id) == 1  # the second call found the version, and looked at nothing
+    assert retrain.freeze_snapshot(stores, as_of=datetime.now(UTC)) is None  # nothing is new
+
+    assert promote.find_undecided(stores) == version
+    verdict = promote.judge_challenger(stores, version=version)
+    assert promote.judge_challenger(stores, version=version) == verdict
+    for _ in range(2):
+        promote.promote(stores, version=version, actor="a test", approved=True)
+    assert [event["event"] for event in stores.registry.events_of(version)].count("promoted") == 1
+
+    plan = score.plan_scoring(stores)
+    batches = score.cut_batches(stores, batch_size=60, **plan)
+    assert sum(score.score_batch(stores, settings, **batch)["due"] for batch in batches) == counts["radiographs"]
+    assert score.score_batch(stores, settings, **batches[0])["due"] == 0
+    outcomes = score.reconcile(stores, **plan)
+    assert outcomes["missing"] == 0 and outcomes["scored"] + outcomes["rejected"] == counts["radiographs"]
+    assert rank_worklist(stores, settings)["ranked"] == len(stores.worklist.open_items(limit=10_000))
+    assert rank_worklist(stores, settings) == {"ranked": 0}
+    reports = [monitor.write_report(stores, settings, at=datetime.now(UTC)) for _ in range(2)]
+    assert reports[0] == reports[1] and reports[0]["version"] == version
+    for table in (counts_table(counts, outcomes), metrics_table(stores.registry.find_champion())):
+        assert table.row_count > 0
+    assert worklist_table(stores, limit=5).row_count == 5
+
+    # A bundle that is not what was registered is refused, and no outcome is written.
+    champion = stores.registry.find_champion()
+    stores.bucket.write(champion.bundle_key, b"something else")
+    (tmp_path / "late").mkdir()
+    picture = tmp_path / "late" / "late.png"
+    Image.fromarray(default_rng(99).integers(0, 255, (80, 80), dtype="uint8")).save(picture)
+    stores.bucket.write("inbox/late.png", picture.read_bytes())
+    ingest.ingest_inbox(stores, settings)
+    plan = score.plan_scoring(stores)
+    with pytest.raises(BundleMismatch):
+        score.score_batch(stores, settings, **score.cut_batches(stores, batch_size=60, **plan)[0])
+    assert stores.predictions.reconcile(version)["missing"] == 1
+    assert [alert["kind"] for alert in stores.monitoring.open_alerts()] == ["bundle"]
