@@ -5,7 +5,8 @@ ResNet50
 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new since the last
 trained snapshot, the run is skipped, unless `force` is set.
 
-**Presets.** `demo`: minutes on a laptop. `cpu`: under an hour on 2 cores. `nightly`: a night on one GPU. `full`: the
+**Presets.** `demo`: minutes on a laptop. `cpu`: under half an hour on 2 cores. `nightly`: a night on one
+GPU. `full`: the
 complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset where it is
 filled.
 

@@ -177,11 +177,11 @@ def _break_bone(rng: np.random.Generator, bone: Bone, index: int, along: float, 
         incomplete = 1.0 if spread[1] < 0.5 else 0.0
         bulge = 0.16 if spread[2] < 0.4 else 0.0
     elif grade < 0.22:  # open but in place
-        gap = 0.2 + 0.25 * spread[0]
+        gap = 0.25 + 0.3 * spread[0]
         step = 0.1 + 0.3 * spread[1]
         apex = 0.3 * spread[2]
     else:  # displaced
-        gap = 0.15 + 0.75 * spread[0]
+        gap = 0.25 + 0.75 * spread[0]
         step = 0.8 + 1.5 * spread[1]
         apex = 0.2 + 0.9 * spread[2]
         wedge = 0.3 + 0.5 * spread[3] if spread[4] < 0.4 else 0.0
@@ -229,7 +229,7 @@ class _Screen:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "_Screen":
         return cls(
-            photons=float(np.exp(rng.uniform(np.log(500), np.log(5000)))),
+            photons=float(np.exp(rng.uniform(np.log(800), np.log(5000)))),
             scatter=float(rng.uniform(0.08, 0.3)),
             heel=float(rng.uniform(0, 0.25)),
             blur_px=float(rng.uniform(0.45, 0.8)),

@@ -16,6 +16,9 @@ FIGURES = (
     "confusion_plot",
     "score_histogram",
 )
+DOCUMENTS = {"model_card.html": "text/html", "model_card.md": "text/markdown"} | {
+    f"{name}.png": "image/png" for name in FIGURES
+}
 _LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
 
 
@@ -63,6 +66,14 @@ def write_model_card(stores: Stores, version: int) -> str:
     stores.bucket.write(f"{folder}/model_card.md", markdown.encode(), "text/markdown")
     stores.bucket.write(f"{folder}/model_card.html", html.encode(), "text/html")
     return f"{folder}/model_card.html"
+
+
+def read_document(stores: Stores, version: int, name: str) -> tuple[bytes, str]:
+    """A version's card or plot, and its media type. Raises: UnknownVersion, ObjectNotFound, StorageUnavailable."""
+    if name not in DOCUMENTS:
+        raise ObjectNotFound(f"There is no such document; there are {', '.join(DOCUMENTS)}.")
+    folder = bundle_folder(stores.registry.version_of(version).bundle_key)
+    return stores.bucket.read(f"{folder}/{name}"), DOCUMENTS[name]
 
 
 def _counted(subgroups: list[dict[str, str]]) -> dict[str, dict[str, int]]:

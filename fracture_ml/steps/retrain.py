@@ -309,6 +309,8 @@ def evaluate_and_register(
         actor="retrain",
     ).version
     write_model_card(stores, version)
+    for document in ("model_card.html", "loss_plot.png", "accuracy_plot.png"):
+        log.info("in Airflow, behind the login: /fracture-worklist/models/%d/%s", version, document)
     auroc = metrics["auroc"]
     log.info(
         "version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high"))

@@ -24,9 +24,10 @@ from fracture_ml.core.errors import (
     StorageUnavailable,
     UnknownItem,
     UnknownRadiograph,
+    UnknownVersion,
     UnusableObject,
 )
-from fracture_ml.steps import worklist
+from fracture_ml.steps import model_card, worklist
 from fracture_ml.steps.context import open_context
 from fracture_ml.steps.settings import load_settings
 from fracture_ml.stores import Stores
@@ -45,6 +46,7 @@ STATUS_OF_ERROR = {
     NotAllowed: 409,
     UnknownItem: 404,
     UnknownRadiograph: 404,
+    UnknownVersion: 404,
     ObjectNotFound: 404,
     UnusableObject: 422,
     DatabaseUnavailable: 503,
@@ -60,6 +62,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+# A model card is one file with its style and pictures in it, and runs nothing.
+DOCUMENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'self'; sandbox"
 
 may_look = requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN, param_dag_id=SCORE_DAG)
 may_act = requires_access_dag(method="POST", access_entity=DagAccessEntity.RUN, param_dag_id=SCORE_DAG)
@@ -212,6 +217,13 @@ def reopen(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -
 @app.post("/api/items/{study_key}/release", dependencies=writing)
 def release(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
     return worklist.release(stores, study_key, actor=user.get_name(), row_version=body.row_version)
+
+
+@app.get("/models/{version}/{document}")
+def model_document(version: int, document: str, stores: OpenedStores) -> Response:
+    """A version's model card, or one of its plots: `model_card.html`, `loss_plot.png`, `accuracy_plot.png`, ..."""
+    content, media_type = model_card.read_document(stores, version, document)
+    return Response(content, media_type=media_type, headers={"Content-Security-Policy": DOCUMENT_POLICY})
 
 
 @app.get("/images/{radiograph_id}.png")

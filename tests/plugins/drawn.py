@@ -113,6 +113,7 @@ def promote_champion(stores: Stores, *, seed: int = 0) -> int:
     now, plan, recipe = datetime.now(UTC), SplitPlan(seed=seed), TrainRecipe(seed=seed)
     snapshot = draft_snapshot(stores.radiographs.candidates(as_of=now), plan)
     stores.snapshots.save(snapshot, plan, as_of=now)
+    stores.bucket.write("bundles/model_card.html", b"<p>a card</p>", "text/html")
     registered = stores.registry.register(
         snapshot_id=snapshot.id,
         recipe_id=recipe.id,

@@ -44,6 +44,7 @@ def filled(path: str, page: Access, study: Drawn) -> str:
         .replace("{radiograph_id}", str(item["radiograph_id"]))
         .replace("{version}", str(item["version"]))
         .replace("{name}", "worklist.js")
+        .replace("{document}", "model_card.html")
     )
 
 
