@@ -57,6 +57,15 @@ class AirflowRuns:
         )["dag_runs"]
         return runs[0]["dag_run_id"] if runs else None
 
+    def find_active_run(self, dag_id: str, *, but: str) -> str | None:
+        """The oldest run of the DAG that is under way, another than `but`."""
+        runs = self._json(
+            "GET",
+            f"/api/v2/dags/{dag_id}/dagRuns",
+            params={"state": ["queued", "running"], "order_by": "run_after", "limit": 10},
+        )["dag_runs"]
+        return next((run["dag_run_id"] for run in runs if run["dag_run_id"] != but), None)
+
     def follow(self, dag_id: str, run_id: str, *, timeout_s: float, on_look: Callable[[list[TaskLook]], None]) -> str:
         """Look at a run until it has finished; returns its state. Raises: StackError: not finished in time."""
         deadline = time.monotonic() + timeout_s

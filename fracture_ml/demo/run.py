@@ -117,7 +117,11 @@ def _upload(console: Console, stores: Stores, folder: Path, *, prefix: str) -> N
 
 
 def _run(console: Console, airflow: AirflowRuns, dag_id: str, conf: dict | None = None) -> None:
-    _follow(console, airflow, dag_id, airflow.trigger(dag_id, conf))
+    """Follow a run of ours, and before it those that the schedule or an asset event began: ours waits for them."""
+    own = airflow.trigger(dag_id, conf)
+    while (other := airflow.find_active_run(dag_id, but=own)) is not None:
+        _follow(console, airflow, dag_id, other)
+    _follow(console, airflow, dag_id, own)
 
 
 def _run_rung_by_asset(console: Console, airflow: AirflowRuns, dag_id: str, *, since: datetime) -> None:

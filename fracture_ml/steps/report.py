@@ -1,5 +1,7 @@
 """What a person reads in a terminal: counts, quarantine, metrics, the list."""
 
+from datetime import UTC
+
 from rich.table import Table
 
 from fracture_ml.core.records import ModelVersion
@@ -71,7 +73,9 @@ def metrics_table(version: ModelVersion) -> Table:
 
 
 def worklist_table(stores: Stores, *, limit: int) -> Table:
-    table = Table("priority", "AI", "score", "body part", "images", "due", "status", "study")
+    table = Table()
+    for heading in ("priority", "AI", "score", "region", "images", "due (UTC)", "status", "study"):
+        table.add_column(heading, no_wrap=True)
     for item in stores.worklist.open_items(limit=limit):
         table.add_row(
             item["priority"],
@@ -79,7 +83,7 @@ def worklist_table(stores: Stores, *, limit: int) -> Table:
             "" if item["score"] is None else f"{item['score']:.3f}",
             item["body_part"],
             str(item["images"]),
-            f"{item['due_at']:%Y-%m-%d %H:%M}{' overdue' if item['overdue'] else ''}",
+            f"{item['due_at'].astimezone(UTC):%H:%M}{' overdue' if item['overdue'] else ''}",
             item["status"],
             item["study_key"][:8],
             style=_PRIORITY_STYLE[item["priority"]],
