@@ -13,11 +13,11 @@ object never stops the rest.
 from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, task
-from fracture_dag_defaults import DAG_DEFAULTS, RADIOGRAPHS
+from fracture_dag_defaults import DAG_DEFAULTS, FIRST_RUN_WITHIN, RADIOGRAPHS
 
 
 @dag(
-    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC"),
+    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC", run_immediately=FIRST_RUN_WITHIN),
     doc_md=__doc__,
     tags=["fracture", "data"],
     params={

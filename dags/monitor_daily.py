@@ -8,11 +8,11 @@ alerts in `fracture.alert`.
 """
 
 from airflow.sdk import CronTriggerTimetable, dag, task
-from fracture_dag_defaults import DAG_DEFAULTS
+from fracture_dag_defaults import DAG_DEFAULTS, FIRST_RUN_WITHIN
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 6 * * *", timezone="UTC"),
+    schedule=CronTriggerTimetable("0 6 * * *", timezone="UTC", run_immediately=FIRST_RUN_WITHIN),
     doc_md=__doc__,
     tags=["fracture", "monitor"],
     **DAG_DEFAULTS,

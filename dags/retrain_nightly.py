@@ -19,7 +19,7 @@ filled.
 from datetime import timedelta
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, task
-from fracture_dag_defaults import CHALLENGER, DAG_DEFAULTS, GPU_POOL
+from fracture_dag_defaults import CHALLENGER, DAG_DEFAULTS, FIRST_RUN_WITHIN, GPU_POOL
 
 OVERRIDES = {
     "trials": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Recipes to try."),
@@ -54,7 +54,7 @@ OVERRIDES = {
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC"),
+    schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=FIRST_RUN_WITHIN),
     doc_md=__doc__,
     tags=["fracture", "train"],
     params={

@@ -16,12 +16,13 @@ file is not what was registered: an alert is open, nothing was scored with it; `
 from datetime import timedelta
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
-from fracture_dag_defaults import CHAMPION, DAG_DEFAULTS, RADIOGRAPHS, SCORING_POOL
+from fracture_dag_defaults import CHAMPION, DAG_DEFAULTS, FIRST_RUN_WITHIN, RADIOGRAPHS, SCORING_POOL
 
 
 @dag(
     schedule=AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable("0 * * * *", timezone="UTC"), assets=(RADIOGRAPHS | CHAMPION)
+        timetable=CronTriggerTimetable("0 * * * *", timezone="UTC", run_immediately=FIRST_RUN_WITHIN),
+        assets=(RADIOGRAPHS | CHAMPION),
     ),
     doc_md=__doc__,
     tags=["fracture", "score"],

@@ -1,6 +1,6 @@
 """What the five DAGs share: defaults, retries, pools, assets. Belongs to Airflow, not to fractures."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
 
@@ -25,8 +25,11 @@ RETRY_POLICY = ExceptionRetryPolicy(
     default=RetryAction.DEFAULT,
 )
 
+# A DAG that is switched on starts at its next time, not with the night that went by. A `start_date` in the past would
+# start that one at once; within this time after a tick it still counts, so that no first run is lost to a parse.
+FIRST_RUN_WITHIN = timedelta(minutes=5)
+
 DAG_DEFAULTS = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "max_active_runs": 1,
     "default_args": {

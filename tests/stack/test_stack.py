@@ -271,7 +271,7 @@ def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path
     studies, scored = map(int, outcomes.stdout.strip().split("|"))
     assert studies == scored > 40
     counts = json.loads(stack.fracture("ingest").stdout)
-    assert counts["new"] == 0 and counts["listed"] == facts.files
+    assert counts["new"] == 0 and counts["listed"] >= facts.files
 
 
 def test_up_works_after_kill_9_of_every_component_and_then_of_everything(stack: Installation):

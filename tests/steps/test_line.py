@@ -64,7 +64,7 @@ def test_one_class_only_is_said(stores, settings, tmp_path):
         Image.fromarray(default_rng(number).integers(0, 255, (64, 64), dtype="uint8")).save(path)
         stores.bucket.write(f"inbox/set/fracture/{number}.png", path.read_bytes())
     assert ingest.ingest_inbox(stores, settings)["radiograph"] == 12
-    with pytest.raises(NotEnoughData, match="class"):
+    with pytest.raises(NotEnoughData, match="add negative ones"):
         retrain.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 
