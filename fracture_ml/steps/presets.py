@@ -20,19 +20,19 @@ PRESETS = {
     # Minutes on 2 cores, for the drawn radiographs.
     "demo": NightlyWork(
         study=StudyPlan(
-            batch_sizes=(16,),
+            batch_sizes=(32,),
             peak_lrs=(1e-3,),
             schedulers=("cosine", "step"),
             trials=2,
             epochs=1,
             image_size_px=32,
             metric="auroc",
-            time_budget_s=30,
+            time_budget_s=20,
         ),
         recipe=TrainRecipe(
             image_size_px=64,
-            batch_size=16,
-            epochs=13,
+            batch_size=32,
+            epochs=12,
             rotation_degrees=10.0,
             selection_metric="auroc",
             balance="weighted_loss",
