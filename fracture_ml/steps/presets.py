@@ -27,7 +27,7 @@ PRESETS = {
             epochs=1,
             image_size_px=32,
             metric="auroc",
-            time_budget_s=20,
+            time_budget_s=40,
         ),
         recipe=TrainRecipe(
             image_size_px=64,

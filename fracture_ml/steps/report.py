@@ -2,6 +2,7 @@
 
 from datetime import UTC
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from fracture_ml.core.records import ModelVersion
@@ -26,13 +27,15 @@ def counts_table(counts: dict, outcomes: dict) -> Table:
     """`counts` of the ingest and `outcomes` of the scoring, as the stores return them."""
     table = Table(
         "received",
-        "radiographs",
-        "exact copies",
-        "near duplicates",
-        "label files",
+        "stored",
+        "copies",
+        "near dup.",
+        "labels",
         "quarantined",
         "scored",
-        "could not be",
+        "not scored",
+        box=SIMPLE,
+        pad_edge=False,
     )
     table.add_row(
         *(
@@ -73,8 +76,8 @@ def metrics_table(version: ModelVersion) -> Table:
 
 
 def worklist_table(stores: Stores, *, limit: int) -> Table:
-    table = Table()
-    for heading in ("priority", "AI", "score", "region", "images", "due (UTC)", "status", "study"):
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("priority", "AI", "score", "region", "images", "due (UTC)", "study"):
         table.add_column(heading, no_wrap=True)
     for item in stores.worklist.open_items(limit=limit):
         table.add_row(
@@ -84,7 +87,6 @@ def worklist_table(stores: Stores, *, limit: int) -> Table:
             item["body_part"],
             str(item["images"]),
             f"{item['due_at'].astimezone(UTC):%H:%M}{' overdue' if item['overdue'] else ''}",
-            item["status"],
             item["study_key"][:8],
             style=_PRIORITY_STYLE[item["priority"]],
         )
