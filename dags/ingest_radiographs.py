@@ -1,8 +1,8 @@
 """# Ingest radiographs
 
-Every 10 minutes: what is new in the bucket's inbox is fetched, checked, de-identified, fingerprinted, stored under its
-hash and recorded. Label files are read first. What cannot be used is quarantined with a code and a sentence; one bad
-object never stops the rest.
+Every 10 minutes: what is new in the bucket's inbox is fetched, checked, de-identified, fingerprinted, stored under
+its hash and recorded. Label files are read first. What cannot be used is quarantined with a code and a sentence; one
+bad object never stops the rest.
 
 **When it fails.** `StorageUnavailable` or `DatabaseUnavailable`: it is repeated by itself; look at the servers.
 `NotReconciled`: an object has no outcome; run it again, and look at the task's log if that does not help.

@@ -2,10 +2,9 @@
 
 Runs when a challenger is registered. The gate compares it with the champion on the same locked test groups
 (sensitivity, AUROC, subgroups, calibration, the bundle's hash, leakage), and writes a verdict with its figures. A
-challenger that fails is
-rejected. One that passes waits for a person under **Required Actions** (Approve or Reject within 7 days; no answer is a
-rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The champion's pointer moves; nothing is
-deleted.
+challenger that fails is rejected. One that passes waits for a person under **Required Actions** (Approve or Reject
+within 7 days; no answer is a rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The
+champion's pointer moves; nothing is deleted.
 
 **Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
 """

@@ -1,17 +1,16 @@
 """# Retrain nightly
 
 01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU); train the
-ResNet50
-with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new since the last
-trained snapshot, the run is skipped, unless `force` is set.
+ResNet50 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new
+since the last trained snapshot, the run is skipped, unless `force` is set.
 
-**Presets.** `demo`: minutes on a laptop. `cpu`: under half an hour on 2 cores. `nightly`: a night on one
-GPU. `full`: the
-complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset where it is
-filled.
+**Presets.** `demo`: minutes on a laptop. `cpu`: sized for 2 cores, not timed yet. `nightly`: a night on one GPU.
+`full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of the preset
+where it is filled.
 
 **When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).
-`TrainingDiverged`: lower the learning rates. Anything that was killed is repeated, and finds what was finished before.
+`TrainingDiverged`: lower the learning rates. Anything that was killed is repeated, and finds what was finished
+before.
 
 **What it made:** the task `register` logs where the model card, `loss_plot.png` and `accuracy_plot.png` are.
 """

@@ -1,14 +1,13 @@
 """# Score hourly
 
-Hourly, and when radiographs arrive or the champion changes: everything that the champion has no outcome for is
-scored in
-batches, highlighted, and put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason; the
-run fails where the counts do not add up. Without a champion the studies are listed as "AI unavailable", and the run
-succeeds.
+Hourly, and when radiographs arrive or the champion changes: everything that the champion has no outcome for is scored
+in batches, highlighted, and put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason;
+the run fails where the counts do not add up. Without a champion the studies are listed as "AI unavailable", and the
+run succeeds.
 
 **When it fails.** `NotReconciled`: it is repeated by itself; what is missing is in the log. `BundleMismatch`: the
-champion's
-file is not what was registered: an alert is open, nothing was scored with it; `fracture roll-back` or restore the file.
+champion's file is not what was registered: an alert is open, nothing was scored with it; `fracture roll-back` or
+restore the file.
 
 **The list:** `SELECT * FROM fracture.worklist_open`.
 """

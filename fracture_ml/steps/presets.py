@@ -38,7 +38,7 @@ PRESETS = {
             balance="weighted_loss",
         ),
     ),
-    # Under half an hour on 2 cores, for some thousands of real radiographs.
+    # Sized for 2 cores and some thousands of real radiographs; not timed yet.
     "cpu": NightlyWork(
         study=StudyPlan(
             batch_sizes=(16, 32),
