@@ -75,10 +75,10 @@ def retrain_nightly():
     def freeze_snapshot(params=None, dag_run=None) -> str:
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from fracture_ml.steps import retrain
+        from fracture_ml.steps import snapshot
         from fracture_ml.steps.context import open_context
 
-        snapshot_id = retrain.freeze_snapshot(open_context(), as_of=dag_run.run_after, force=params["force"])
+        snapshot_id = snapshot.freeze_snapshot(open_context(), as_of=dag_run.run_after, force=params["force"])
         if snapshot_id is None:
             raise AirflowSkipException("Nothing is new since the last trained snapshot; set `force` to train again.")
         return snapshot_id

@@ -39,17 +39,17 @@ from fracture_dag_defaults import CHAMPION, DAG_DEFAULTS, FIRST_RUN_WITHIN, RADI
 def score_hourly():
     @task
     def plan_scoring() -> dict:
-        from fracture_ml.steps import score
+        from fracture_ml.steps import scoring_run
         from fracture_ml.steps.context import open_context
 
-        return score.plan_scoring(open_context())
+        return scoring_run.plan_scoring(open_context())
 
     @task
     def cut_batches(plan: dict, params=None) -> list[dict]:
-        from fracture_ml.steps import score
+        from fracture_ml.steps import scoring_run
         from fracture_ml.steps.context import open_context
 
-        return score.cut_batches(open_context(), batch_size=params["batch_size"], **plan)
+        return scoring_run.cut_batches(open_context(), batch_size=params["batch_size"], **plan)
 
     @task(pool=SCORING_POOL, queue="gpu", map_index_template="{{ batch_name }}", execution_timeout=timedelta(hours=2))
     def score_batch(batch: dict) -> dict:
@@ -65,10 +65,10 @@ def score_hourly():
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def reconcile(plan: dict) -> dict:
-        from fracture_ml.steps import score
+        from fracture_ml.steps import scoring_run
         from fracture_ml.steps.context import open_context
 
-        return score.reconcile(open_context(), **plan)
+        return scoring_run.reconcile(open_context(), **plan)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def rank_worklist() -> dict:

@@ -67,10 +67,10 @@ def ingest(threads: Annotated[int, typer.Option(min=1, max=64)] = 4) -> None:
 @app.command()
 def snapshot(force: bool = False) -> None:
     """Freeze the labelled radiographs; prints the snapshot's id (DAG: retrain_nightly)."""
-    from fracture_ml.steps import retrain
+    from fracture_ml.steps.snapshot import freeze_snapshot
 
     stores, _ = _context()
-    snapshot_id = retrain.freeze_snapshot(stores, as_of=datetime.now(UTC), force=force)
+    snapshot_id = freeze_snapshot(stores, as_of=datetime.now(UTC), force=force)
     console.print(snapshot_id or "Nothing is new since the last trained snapshot; --force freezes it all the same.")
 
 
@@ -136,14 +136,15 @@ def roll_back(
 @app.command()
 def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
     """Score all that is due, reconcile, and rank the worklist (DAG: score_hourly)."""
-    from fracture_ml.steps import score as steps
+    from fracture_ml.steps import scoring_run
+    from fracture_ml.steps.score import score_batch
     from fracture_ml.steps.worklist import rank_worklist
 
     stores, settings = _context()
-    plan = steps.plan_scoring(stores)
-    for batch in steps.cut_batches(stores, batch_size=batch_size, **plan):
-        steps.score_batch(stores, settings, **batch)
-    _print({"outcomes": steps.reconcile(stores, **plan), "worklist": rank_worklist(stores, settings)})
+    plan = scoring_run.plan_scoring(stores)
+    for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
+        score_batch(stores, settings, **batch)
+    _print({"outcomes": scoring_run.reconcile(stores, **plan), "worklist": rank_worklist(stores, settings)})
 
 
 @app.command()

@@ -51,6 +51,7 @@ class TrainRecipe(_Described):
     """Everything that decides the trained weights except the data. Stored as JSON beside them."""
 
     image_size_px: int = 224
+    first_size_px: int = 0  # the first epochs see smaller images, growing to image_size_px; 0: all see that size
     batch_size: int = 32
     peak_lr: float = 1e-3
     scheduler: str = "cosine"
@@ -63,7 +64,7 @@ class TrainRecipe(_Described):
     gradient_clip_norm: float = 1.0
     early_stopping_epochs: int = 0
     selection_metric: str = "accuracy"
-    initial_weights: str = "none"
+    initial_weights: str = "auto"  # as the settings say; a tuned or trained recipe names what was really used
     # Augmentation, drawn anew for each image of each batch.
     rotation_degrees: float = 15.0
     scale_range: float = 0.15
@@ -80,6 +81,10 @@ class TrainRecipe(_Described):
         _require(
             self.image_size_px % 32 == 0 and 32 <= self.image_size_px <= 1024,
             f"image_size_px={self.image_size_px}: must be a multiple of 32 from 32 to 1024",
+        )
+        _require(
+            self.first_size_px % 32 == 0 and 0 <= self.first_size_px <= self.image_size_px,
+            f"first_size_px={self.first_size_px}: must be a multiple of 32 from 0 to image_size_px",
         )
         _require(1 <= self.batch_size <= 1024, f"batch_size={self.batch_size}: must be from 1 to 1024")
         _require(0 < self.peak_lr <= 1, f"peak_lr={self.peak_lr}: must be above 0 and at most 1")

@@ -39,3 +39,10 @@ def augment(
     contrast = (1 + either_way[5] * recipe.contrast_range).view(size, 1, 1, 1)
     brightness = (either_way[6] * recipe.brightness_range / spec.std).view(size, 1, 1, 1)
     return warped * contrast + brightness
+
+
+def shrink(pixels: torch.Tensor, size_px: int) -> torch.Tensor:
+    """float32, (B, 1, S, S) -> (B, 1, size_px, size_px), anti-aliased; as it is where it has that size."""
+    if pixels.shape[-1] == size_px:
+        return pixels
+    return F.interpolate(pixels, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)

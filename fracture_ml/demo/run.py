@@ -55,10 +55,12 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
     """Run ingest, retrain, promote, score and monitor; print what came of it. True: everything reconciles."""
     started = time.monotonic()
     preset = preset or ("cpu" if data else "demo")
-    folder = _drawn_inbox(console) if data is None else data
-    if not folder.is_dir():
-        raise NotEnoughData(f"DATA={folder}: there is no such folder")
-    access = stack.up(console)
+    if data is not None and not data.is_dir():
+        raise NotEnoughData(f"DATA={data}: there is no such folder")
+    with ThreadPoolExecutor(1, thread_name_prefix="drawing") as pool:
+        drawing = pool.submit(_drawn_inbox, console) if data is None else None
+        access = stack.up(console)
+        folder = data or drawing.result()
     settings = load_settings()
     stores = open_context(settings)
     stores.bucket.ensure()
@@ -73,12 +75,13 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
         before_training = datetime.now(UTC)
         with _stage(console, "retrain"):
             _run(console, airflow, "retrain_nightly", {"preset": preset, "force": True})
+        before_promotion = datetime.now(UTC)
         with _stage(console, "promote"):
             _run_rung_by_asset(console, airflow, "promote_model", since=before_training)
         if stores.registry.find_champion() is None:
             raise RunFailed("No model was promoted; the gate's reasons stand above and in fracture.model_event")
         with _stage(console, "score"):
-            _run(console, airflow, "score_hourly")
+            _run_rung_by_asset(console, airflow, "score_hourly", since=before_promotion)
         with _stage(console, "monitor"):
             _run(console, airflow, "monitor_daily")
 
@@ -94,9 +97,10 @@ def _drawn_inbox(console: Console) -> Path:
     """Draw the default data once; the next demo finds them."""
     folder = stack.data_folder() / "drawn"
     if not (folder / "manifest.csv").exists():
-        with _stage(console, f"drawing {DRAWN_PATIENTS} patients' radiographs"):
-            facts = write_inbox(folder, patients=DRAWN_PATIENTS, seed=DRAWN_SEED)
-            console.print(f"  {facts}", highlight=False, markup=False)
+        console.print(f"drawing {DRAWN_PATIENTS} patients' radiographs, while the servers start")
+        started = time.monotonic()
+        facts = write_inbox(folder, patients=DRAWN_PATIENTS, seed=DRAWN_SEED)
+        console.print(f"  {facts}; {time.monotonic() - started:.0f} s", highlight=False, markup=False)
     return folder
 
 

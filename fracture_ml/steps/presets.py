@@ -32,7 +32,7 @@ PRESETS = {
         recipe=TrainRecipe(
             image_size_px=64,
             batch_size=32,
-            epochs=12,
+            epochs=11,
             rotation_degrees=10.0,
             selection_metric="auroc",
             balance="weighted_loss",
@@ -50,7 +50,9 @@ PRESETS = {
             metric="auroc",
             time_budget_s=3 * 60,
         ),
-        recipe=TrainRecipe(image_size_px=96, epochs=14, selection_metric="auroc", balance="weighted_loss"),
+        recipe=TrainRecipe(
+            image_size_px=160, first_size_px=96, epochs=27, selection_metric="auroc", balance="weighted_loss"
+        ),
     ),
     "nightly": NightlyWork(
         study=StudyPlan(trials=12, epochs=10, metric="accuracy", time_budget_s=4 * 3600),

@@ -1,19 +1,16 @@
-"""A night: freeze, tune, train, evaluate, register. Each step finds its own output again after a kill."""
+"""A night after its snapshot: tune, train, evaluate, register. Each step finds its own output again after a kill."""
 
 import json
 import logging
 import time
-from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 
-from fracture_ml.core.errors import ObjectNotFound
-from fracture_ml.core.recipe import SplitPlan, TrainRecipe
+from fracture_ml.core.errors import ObjectNotFound, WeightsUnavailable
+from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.core.records import EvaluationScore, SnapshotMember, Split
 from fracture_ml.data.cache import PixelCache
-from fracture_ml.data.splits import check_no_leakage, draft_snapshot, require_trainable
 from fracture_ml.evaluation import figures
 from fracture_ml.evaluation.calibration import Calibration, fit_temperature
 from fracture_ml.evaluation.metrics import evaluate, subgroup_table
@@ -22,7 +19,7 @@ from fracture_ml.evaluation.shortcuts import audit
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
 from fracture_ml.model.network import build_network
-from fracture_ml.model.weights import load_initial_weights
+from fracture_ml.model.weights import InitialWeights, load_initial_weights
 from fracture_ml.steps.context import code_version
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.model_card import bundle_folder, write_model_card
@@ -34,35 +31,6 @@ from fracture_ml.training.loop import train as train_network
 from fracture_ml.training.study import run_study
 
 log = logging.getLogger(__name__)
-
-
-# --- freeze ---------------------------------------------------------------------------------------
-
-
-def freeze_snapshot(
-    stores: Stores, *, as_of: datetime, force: bool = False, plan: SplitPlan | None = None
-) -> str | None:
-    """Freeze every usable labelled radiograph received by `as_of`. None: nothing new since the last trained snapshot.
-
-    Raises: NotEnoughData: no labels, one class only, fewer groups than folds; the sentence says which.
-    """
-    plan = plan or SplitPlan()
-    candidates = stores.radiographs.candidates(as_of=as_of)
-    draft = draft_snapshot(candidates, plan)
-    require_trainable(draft.members, plan.folds)
-    check_no_leakage(draft.members, candidates)
-    if not force and any(version.snapshot_id == draft.id for version in stores.registry.versions()):
-        return None
-    stores.snapshots.save(draft, plan, as_of=as_of)
-    sides = Counter((member.split.value, member.label) for member in draft.members)
-    log.info(
-        "snapshot %s: %d radiographs; %s; left out: %s",
-        draft.id[:12],
-        len(draft.members),
-        ", ".join(f"{split} {sides[split, 1]}+/{sides[split, 0]}-" for split in ("train", "validation", "test")),
-        draft.left_out or "none",
-    )
-    return draft.id
 
 
 # --- the pixels of a snapshot ---------------------------------------------------------------------
@@ -113,7 +81,7 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
     Returns: {"study_name", "recipe"}: the recipe of the final training, with the winner's batch size, learning rate
              and scheduler in it.
     """
-    initial_state, weights_used = load_initial_weights(settings.initial_weights, stores.bucket.read)
+    initial_state, weights_used = _initial_weights(stores, settings, work.recipe)
     base = work.recipe.with_changes(initial_weights=weights_used)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=work.study.image_size_px)
     rows = data.rows_of(Split.TRAIN)
@@ -161,7 +129,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
         log.info("already trained: %s", folder)
         return known
-    initial_state, weights_used = load_initial_weights(settings.initial_weights, stores.bucket.read)
+    initial_state, weights_used = _initial_weights(stores, settings, chosen)
     chosen = chosen.with_changes(initial_weights=weights_used)
     log.info("initial weights: %s", weights_used)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=chosen.image_size_px)
@@ -213,6 +181,19 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     }
     stores.bucket.write(f"{folder}/trained.json", json.dumps(result).encode(), "application/json")
     return result
+
+
+def _initial_weights(stores: Stores, settings: Settings, recipe: TrainRecipe) -> InitialWeights:
+    """The weights that the recipe names; "auto": those of the settings. A tuned recipe names what it was tuned with."""
+    named = recipe.initial_weights
+    source = settings.initial_weights if named == "auto" or named.startswith("file:") else named
+    weights = load_initial_weights(source, stores.bucket.read)
+    if named != "auto" and weights.used != named:
+        raise WeightsUnavailable(
+            f"The recipe begins with {named}, and FRACTURE_INITIAL_WEIGHTS gives {weights.used}: "
+            "set it back, or tune anew."
+        )
+    return weights
 
 
 def _log_epoch(record: EpochRecord, epochs: int) -> None:

@@ -1,4 +1,4 @@
-"""Everything that the champion has no outcome for gets exactly one: a score or a reason."""
+"""Everything that is due in a batch gets exactly one outcome: a score or a reason."""
 
 import logging
 from collections import Counter, deque
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from fracture_ml.core.errors import BundleMismatch, NotReconciled, ObjectNotFound, UnusableObject
+from fracture_ml.core.errors import BundleMismatch, ObjectNotFound, UnusableObject
 from fracture_ml.core.records import ModelVersion, Outcome, Rejected, StoredRadiograph
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
@@ -21,25 +21,6 @@ log = logging.getLogger(__name__)
 _FETCH_AHEAD = 64
 _FETCH_THREADS = 8
 _ROWS_PER_TRANSACTION = 256
-
-
-def plan_scoring(stores: Stores) -> dict:
-    """What this run owes: the champion, and the newest radiograph that it must have an outcome for.
-
-    Returns: {"version": int | None, "through": radiograph_id}. Without a champion nothing is owed.
-    """
-    champion = stores.registry.find_champion()
-    if champion is None:
-        log.warning("no champion yet: studies are listed as AI unavailable until a model is promoted")
-    return {"version": champion.version if champion else None, "through": stores.radiographs.newest_id()}
-
-
-def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size: int) -> list[dict]:
-    """Ranges of radiograph ids with no outcome, `batch_size` radiographs each: {"version", "first", "last"}."""
-    if version is None:
-        return []
-    ranges = stores.predictions.due_ranges(version, batch_size=batch_size, through=through)
-    return [{"version": version, "first": first, "last": last} for first, last in ranges]
 
 
 def score_batch(stores: Stores, settings: Settings, *, version: int, first: int, last: int) -> dict[str, int]:
@@ -79,23 +60,6 @@ def _open_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
         raise BundleMismatch(sentence) from None
     stores.monitoring.settle_alert("bundle", subject)
     return bundle
-
-
-def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:
-    """Check that every radiograph up to `through` has exactly one outcome of `version`.
-
-    Raises: NotReconciled: some have none.
-    """
-    if version is None:
-        return {"radiographs": 0, "scored": 0, "rejected": 0, "missing": 0}
-    counts = stores.predictions.reconcile(version, through=through)
-    if counts["missing"]:
-        raise NotReconciled(
-            f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}; "
-            "run the scoring again"
-        )
-    log.info("version %d: %d radiographs = %d scored + %d that could not be", version, *list(counts.values())[:3])
-    return counts
 
 
 def _fetched_ahead(

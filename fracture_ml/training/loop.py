@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
-from fracture_ml.data.augment import augment
+from fracture_ml.data.augment import augment, shrink
 from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.metrics import weighted_auroc
 from fracture_ml.model.device import autocast
@@ -121,6 +121,7 @@ def train(
         seen = torch.zeros(
             3, dtype=torch.float64, device=device
         )  # loss, correct, images; read once, when the epoch ends
+        size_px = training_size_px(recipe, epoch)
         lr = recipe.peak_lr
         for rows in _shuffled_batches(train_rows, labels, recipe, state.order, pixels.device):
             if should_stop is not None and should_stop():
@@ -128,7 +129,7 @@ def train(
             lr = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
             for group in state.optimizer.param_groups:
                 group["lr"] = lr
-            batch = to_model_input(_take(pixels, rows, device), spec)  # (B, 1, S, S)
+            batch = shrink(to_model_input(_take(pixels, rows, device), spec), size_px)  # (B, 1, s, s)
             truth = targets[rows.to(device, non_blocking=True)]  # (B,)
             with autocast(device):
                 logits = state.network(augment(batch, spec, recipe, state.distortion))  # (B, 2)
@@ -209,6 +210,18 @@ def learning_rate(recipe: TrainRecipe, epochs_done: float) -> float:
     if recipe.scheduler == "step":
         return recipe.peak_lr * 0.1 ** sum(share > at for at in _STEP_AT)
     return recipe.peak_lr
+
+
+def training_size_px(recipe: TrainRecipe, epoch: int) -> int:
+    """The side of the images in an epoch (from 1): from first_size_px in equal steps of 32 px to image_size_px.
+
+    Progressive resizing (Tan and Le, EfficientNetV2, 2021): what is coarse is learned where a step is cheap. Each size
+    gets the same number of epochs, the last one what remains. Validation always sees image_size_px.
+    """
+    if recipe.first_size_px == 0:
+        return recipe.image_size_px
+    sizes = range(recipe.first_size_px, recipe.image_size_px + 1, 32)
+    return sizes[min((epoch - 1) * len(sizes) // recipe.epochs, len(sizes) - 1)]
 
 
 def on_device_if_it_fits(pixels: Tensor | np.ndarray, device: torch.device) -> Tensor:

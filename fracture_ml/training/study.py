@@ -113,6 +113,7 @@ def run_study(
         epochs=plan.epochs,
         warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
         image_size_px=plan.image_size_px,
+        first_size_px=0,
         selection_metric=plan.metric,
     )
     grid = {"batch_size": plan.batch_sizes, "peak_lr": plan.peak_lrs, "scheduler": plan.schedulers}

@@ -9,7 +9,7 @@ from PIL import Image
 from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, StorageUnavailable
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.demo.dataset import write_inbox
-from fracture_ml.steps import ingest, monitor, promote, retrain, score
+from fracture_ml.steps import ingest, monitor, promote, retrain, score, scoring_run, snapshot
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
 from fracture_ml.steps.settings import Settings
@@ -55,7 +55,7 @@ def test_an_empty_bucket_is_no_error_and_no_snapshot(stores, settings):
     counts = ingest.ingest_inbox(stores, settings)
     assert counts["listed"] == counts["new"] == 0
     with pytest.raises(NotEnoughData, match="label"):
-        retrain.freeze_snapshot(stores, as_of=datetime.now(UTC))
+        snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 
 def test_one_class_only_is_said(stores, settings, tmp_path):
@@ -65,7 +65,7 @@ def test_one_class_only_is_said(stores, settings, tmp_path):
         stores.bucket.write(f"inbox/set/fracture/{number}.png", path.read_bytes())
     assert ingest.ingest_inbox(stores, settings)["radiograph"] == 12
     with pytest.raises(NotEnoughData, match="add negative ones"):
-        retrain.freeze_snapshot(stores, as_of=datetime.now(UTC))
+        snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 
 def test_a_wrong_s3_key_names_the_setting(s3, bucket):
@@ -87,23 +87,23 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
     assert stores.radiographs.counts() == counts
 
     # Before there is a model: every study is listed, as "AI unavailable".
-    plan = score.plan_scoring(stores)
-    assert plan["version"] is None and score.cut_batches(stores, batch_size=50, **plan) == []
-    assert score.reconcile(stores, **plan)["missing"] == 0
+    plan = scoring_run.plan_scoring(stores)
+    assert plan["version"] is None and scoring_run.cut_batches(stores, batch_size=50, **plan) == []
+    assert scoring_run.reconcile(stores, **plan)["missing"] == 0
     assert set(rank_worklist(stores, settings)) == {"ranked", "unavailable"}
     with pytest.raises(NoChampion):
         list(predict_files(stores, settings, []))
 
     as_of = datetime.now(UTC)
-    snapshot_id = retrain.freeze_snapshot(stores, as_of=as_of)
-    assert retrain.freeze_snapshot(stores, as_of=as_of) == snapshot_id
+    snapshot_id = snapshot.freeze_snapshot(stores, as_of=as_of)
+    assert snapshot.freeze_snapshot(stores, as_of=as_of) == snapshot_id
     trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE)
     assert retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE) == trained
     register = {"snapshot_id": snapshot_id, "study_name": None, "trained": trained}
     version = retrain.evaluate_and_register(stores, settings, **register)
     assert retrain.evaluate_and_register(stores, settings, **register) == version
     assert stores.snapshots.looks_of(snapshot_id) == 1  # the second call found the version, and looked at nothing
-    assert retrain.freeze_snapshot(stores, as_of=datetime.now(UTC)) is None  # nothing is new
+    assert snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC)) is None  # nothing is new
 
     assert promote.find_undecided(stores) == version
     verdict = promote.judge_challenger(stores, version=version)
@@ -112,11 +112,11 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
         promote.promote(stores, version=version, actor="a test", approved=True)
     assert [event["event"] for event in stores.registry.events_of(version)].count("promoted") == 1
 
-    plan = score.plan_scoring(stores)
-    batches = score.cut_batches(stores, batch_size=60, **plan)
+    plan = scoring_run.plan_scoring(stores)
+    batches = scoring_run.cut_batches(stores, batch_size=60, **plan)
     assert sum(score.score_batch(stores, settings, **batch)["due"] for batch in batches) == counts["radiographs"]
     assert score.score_batch(stores, settings, **batches[0])["due"] == 0
-    outcomes = score.reconcile(stores, **plan)
+    outcomes = scoring_run.reconcile(stores, **plan)
     assert outcomes["missing"] == 0 and outcomes["scored"] + outcomes["rejected"] == counts["radiographs"]
     assert rank_worklist(stores, settings)["ranked"] == len(stores.worklist.open_items(limit=10_000))
     assert rank_worklist(stores, settings) == {"ranked": 0}
@@ -134,8 +134,8 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
     Image.fromarray(default_rng(99).integers(0, 255, (80, 80), dtype="uint8")).save(picture)
     stores.bucket.write("inbox/late.png", picture.read_bytes())
     ingest.ingest_inbox(stores, settings)
-    plan = score.plan_scoring(stores)
+    plan = scoring_run.plan_scoring(stores)
     with pytest.raises(BundleMismatch):
-        score.score_batch(stores, settings, **score.cut_batches(stores, batch_size=60, **plan)[0])
+        score.score_batch(stores, settings, **scoring_run.cut_batches(stores, batch_size=60, **plan)[0])
     assert stores.predictions.reconcile(version)["missing"] == 1
     assert [alert["kind"] for alert in stores.monitoring.open_alerts()] == ["bundle"]

@@ -9,7 +9,7 @@ from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.preprocess import measure_spec
 from fracture_ml.model.network import build_network
 from fracture_ml.training import loop
-from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train
+from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train, training_size_px
 
 CPU = torch.device("cpu")
 RECIPE = TrainRecipe(image_size_px=32, batch_size=16, epochs=2, peak_lr=1e-3)
@@ -121,3 +121,20 @@ def test_a_validation_side_of_one_class_has_no_auroc_and_still_chooses(drawn):
     trained = train(*drawn, TRAIN, VALIDATION[::2], RECIPE.with_changes(epochs=1, selection_metric="auroc"), CPU)
     assert trained.history[0].validation_auroc is None
     assert trained.best_epoch == 1
+
+
+def test_images_grow_to_their_full_size_in_equal_steps_and_stay_there():
+    recipe = TrainRecipe(image_size_px=160, first_size_px=96, epochs=7)
+    assert [training_size_px(recipe, epoch) for epoch in range(1, 8)] == [96, 96, 96, 128, 128, 160, 160]
+    assert training_size_px(recipe.with_changes(first_size_px=0), 1) == 160
+
+
+def test_smaller_images_in_the_first_epochs_still_make_a_network_for_the_full_size(drawn):
+    network_of = [
+        train(*drawn, TRAIN, VALIDATION, RECIPE.with_changes(image_size_px=32, first_size_px=first), CPU)
+        for first in (0, 32)
+    ]
+    assert all(torch.equal(network_of[0].state[name], network_of[1].state[name]) for name in network_of[0].state)
+    big = np.repeat(np.repeat(drawn[0], 2, axis=1), 2, axis=2)  # 64 px
+    recipe = RECIPE.with_changes(image_size_px=64, first_size_px=32)
+    assert train(big, drawn[1], TRAIN, VALIDATION, recipe, CPU).spec.image_size_px == 64

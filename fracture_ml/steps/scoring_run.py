@@ -1,0 +1,44 @@
+"""The hour's scoring before and after its batches: what is due, and whether all of it was done. Needs no torch."""
+
+import logging
+
+from fracture_ml.core.errors import NotReconciled
+from fracture_ml.stores import Stores
+
+log = logging.getLogger(__name__)
+
+
+def plan_scoring(stores: Stores) -> dict:
+    """What this run owes: the champion, and the newest radiograph that it must have an outcome for.
+
+    Returns: {"version": int | None, "through": radiograph_id}. Without a champion nothing is owed.
+    """
+    champion = stores.registry.find_champion()
+    if champion is None:
+        log.warning("no champion yet: studies are listed as AI unavailable until a model is promoted")
+    return {"version": champion.version if champion else None, "through": stores.radiographs.newest_id()}
+
+
+def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size: int) -> list[dict]:
+    """Ranges of radiograph ids with no outcome, `batch_size` radiographs each: {"version", "first", "last"}."""
+    if version is None:
+        return []
+    ranges = stores.predictions.due_ranges(version, batch_size=batch_size, through=through)
+    return [{"version": version, "first": first, "last": last} for first, last in ranges]
+
+
+def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:
+    """Check that every radiograph up to `through` has exactly one outcome of `version`.
+
+    Raises: NotReconciled: some have none.
+    """
+    if version is None:
+        return {"radiographs": 0, "scored": 0, "rejected": 0, "missing": 0}
+    counts = stores.predictions.reconcile(version, through=through)
+    if counts["missing"]:
+        raise NotReconciled(
+            f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}; "
+            "run the scoring again"
+        )
+    log.info("version %d: %d radiographs = %d scored + %d that could not be", version, *list(counts.values())[:3])
+    return counts
