@@ -1,23 +1,18 @@
 """A real Postgres and a real S3 for every test that wants one: started once per session, in a temporary folder."""
 
-import ctypes
 import os
-import secrets
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from running import new_postgres, new_s3
 
 from fracture_ml.stack.postgres import PostgresServer
-from fracture_ml.stack.program import Program, find_free_ports
-from fracture_ml.stack.s3 import PORTS, S3Server
+from fracture_ml.stack.s3 import S3Server
 
 _REPOSITORY = Path(__file__).parent.parent
-_PR_SET_PDEATHSIG = 1
 
 
 def pytest_configure() -> None:
@@ -30,85 +25,21 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel ends it when this session is killed without a chance to clean up."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class Running:
-    """A program that runs beside the tests, with its output in a file."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.log = program.folder / f"{program.name}.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                program.command,
-                cwd=program.folder,
-                env={"PATH": os.environ["PATH"], "HOME": str(program.folder), **program.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                user=program.user,
-                group=program.user,
-                extra_groups=[] if program.user else None,
-                start_new_session=True,  # Ctrl-C in the terminal is for pytest alone
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread runs when the session starts its servers
-            )
-
-    def stop(self) -> None:
-        self.process.send_signal(getattr(signal, f"SIG{self.program.stop_signal}"))
-        try:
-            self.process.wait(self.program.stop_wait_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """An empty Postgres with the roles of the product: `fracture` owns, `fracture_reader` looks."""
-    server = PostgresServer(
-        folder=tmp_path_factory.mktemp("postgres"),
-        port=find_free_ports(1)[0],
-        password=secrets.token_urlsafe(12),
-        durable=False,
-    )
-    server.prepare()
-    running = Running(server.program())
-    try:
-        server.wait_until_ready()
-        server.run_script(
-            (_REPOSITORY / "sql" / "roles.sql").read_text(),
-            {
-                "AIRFLOW_DATABASE_PASSWORD": "airflow-password",
-                "FRACTURE_DATABASE_PASSWORD": "owner-password",
-                "FRACTURE_READER_PASSWORD": "reader-password",
-            },
-        )
-        yield server
-    finally:
-        running.stop()
+    server, running = new_postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    running.stop()
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 endpoint with one key pair and no bucket."""
-    server = S3Server(
-        folder=tmp_path_factory.mktemp("s3"),
-        port=find_free_ports(PORTS)[0],
-        access_key="test-access-key",
-        secret_key=secrets.token_urlsafe(24),
-    )
-    server.prepare()
-    running = Running(server.program())
-    try:
-        server.wait_until_ready()
-        yield server
-    finally:
-        running.stop()
-        server.remove_sockets()
+    server, running = new_s3(tmp_path_factory.mktemp("s3"))
+    yield server
+    running.stop()
+    server.remove_sockets()
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ PRESETS = {
             time_budget_s=3 * 60,
         ),
         recipe=TrainRecipe(
-            image_size_px=160, first_size_px=96, epochs=27, selection_metric="auroc", balance="weighted_loss"
+            image_size_px=160, first_size_px=96, epochs=22, selection_metric="auroc", balance="weighted_loss"
         ),
     ),
     "nightly": NightlyWork(

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import httpx
 import psutil
 import pytest
 from botocore.config import Config
@@ -21,6 +23,7 @@ from dotenv import dotenv_values
 
 from fracture_ml.demo.airflow_runs import TaskLook, airflow_session
 from fracture_ml.demo.dataset import write_inbox
+from fracture_ml.demo.run import DAGS
 from fracture_ml.stack.airflow import COMPONENTS
 from fracture_ml.stack.credentials import load_credentials
 from fracture_ml.stack.processes import processes_of
@@ -130,6 +133,16 @@ def health(stack: Installation) -> dict[str, str]:
         return {name: part["status"] for name, part in json.load(answer).items()}
 
 
+def airflow_answer(stack: Installation, path: str) -> dict:
+    """What the REST API answers the admin."""
+    password = json.loads((stack.folder / "airflow" / "passwords.json").read_text())["admin"]
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ui_port}", timeout=20) as client:
+        token = client.post("/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
+        answer = client.get(f"/api/v2/{path}", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def test_a_taken_port_is_named_before_anything_starts(installation: Installation):
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", installation.ui_port))
@@ -229,17 +242,17 @@ def test_the_pools_of_the_dags_are_there(stack: Installation):
     import fracture_setup_airflow
 
     assert {fracture_dag_defaults.GPU_POOL, fracture_dag_defaults.SCORING_POOL} == set(fracture_setup_airflow.POOLS)
-    passwords = json.loads((stack.folder / "airflow" / "passwords.json").read_text())
-    url = f"http://127.0.0.1:{stack.ui_port}"
-    body = json.dumps({"username": "admin", "password": passwords["admin"]}).encode()
-    request = urllib.request.Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        token = json.load(answer)["access_token"]
-    request = urllib.request.Request(f"{url}/api/v2/pools", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        present = {pool["name"]: pool["slots"] for pool in json.load(answer)["pools"]}
+    present = {pool["name"]: pool["slots"] for pool in airflow_answer(stack, "pools")["pools"]}
     assert present["gpu"] == 1
     assert set(fracture_setup_airflow.POOLS) <= set(present)
+
+
+def test_airflow_knows_every_dag_and_has_no_import_error(stack: Installation):
+    deadline = time.monotonic() + 60
+    while len(airflow_answer(stack, "dags")["dags"]) < len(DAGS) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert {dag["dag_id"] for dag in airflow_answer(stack, "dags")["dags"]} == set(DAGS)
+    assert airflow_answer(stack, "importErrors")["import_errors"] == []
 
 
 def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path: Path):

@@ -68,6 +68,19 @@ def test_one_class_only_is_said(stores, settings, tmp_path):
         snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 
+def test_fewer_patients_than_folds_is_said(stores, settings, tmp_path):
+    rows = ["object_key,patient_key,label"]
+    for number in range(16):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(default_rng(number).integers(0, 255, (64, 64), dtype="uint8")).save(path)
+        stores.bucket.write(f"inbox/few/{number}.png", path.read_bytes())
+        rows.append(f"{number}.png,patient {number % 3},{('negative', 'positive')[number % 2]}")
+    stores.bucket.write("inbox/few/manifest.csv", "\n".join(rows).encode())
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 16
+    with pytest.raises(NotEnoughData, match="groups"):
+        snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
+
+
 def test_a_wrong_s3_key_names_the_setting(s3, bucket):
     wrong = open_bucket(
         name=bucket.name, endpoint_url=s3.endpoint_url, region="us-east-1", access_key="nobody", secret_key="wrong"

@@ -1,0 +1,152 @@
+"""Servers that go away in the middle of an ingest, and a disk that fills: one sentence, and the next run goes on."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from numpy.random import default_rng
+from PIL import Image
+from running import Running, new_postgres, new_s3
+
+from fracture_ml.core.errors import StorageUnavailable
+from fracture_ml.steps.ingest import ingest_inbox
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import open_stores
+from fracture_ml.stores.bucket import Bucket, open_bucket
+from fracture_ml.stores.database import migrate
+
+_FILES = 300
+
+
+@pytest.fixture
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Running]]:
+    """(URL of a migrated database, its server), for a test that stops the server."""
+    server, running = new_postgres(tmp_path_factory.mktemp("own-postgres"))
+    url = server.url(role="fracture", password="owner-password", database="fracture")
+    migrate(url)
+    yield url, running
+    if running.process.poll() is None:
+        running.stop()
+
+
+def _put_pictures(bucket: Bucket, files: int, size_px: int = 48) -> None:
+    for number in range(files):
+        path = Path(f"{number}.png")
+        picture = default_rng(number).integers(0, 255, (size_px, size_px), dtype="uint8")
+        bucket.write(f"inbox/{path}", _png(picture))
+
+
+def _png(picture) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _ingest(environment: dict[str, str]) -> subprocess.Popen:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRACTURE_")}
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("fracture"), "ingest"],
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_postgres_that_stops_in_the_middle_is_one_sentence_and_the_next_run_finishes(
+    own_postgres, s3, bucket, tmp_path
+):
+    url, running = own_postgres
+    _put_pictures(bucket, _FILES)
+    environment = {
+        "FRACTURE_STACK_DIR": str(tmp_path),
+        "FRACTURE_DATABASE_URL": url,
+        "FRACTURE_S3_BUCKET": bucket.name,
+        "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url,
+        "FRACTURE_S3_ACCESS_KEY": s3.access_key,
+        "FRACTURE_S3_SECRET_KEY": s3.secret_key,
+        "FRACTURE_SITE_SECRET": "a secret for the tests",
+    }
+    stores = open_stores(database_url=url, bucket=bucket)
+    process = _ingest(environment)
+    deadline = time.monotonic() + 60
+    while stores.radiographs.counts()["radiographs"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.stop()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in said and "owner-password" not in said
+    assert "Postgres" in said
+
+    again = Running(running.program)
+    try:
+        deadline = time.monotonic() + 30
+        while (result := _finished(_ingest(environment)))[0] != 0 and time.monotonic() < deadline:
+            time.sleep(1)  # it recovers its log first
+        assert result[0] == 0, result[1]
+        counts = stores.radiographs.counts()
+        assert counts["received"] == counts["radiographs"] == _FILES and counts["quarantined"] == 0
+    finally:
+        again.stop()
+
+
+def _finished(process: subprocess.Popen) -> tuple[int, str]:
+    out, said = process.communicate(timeout=120)
+    return process.returncode, out + said
+
+
+def test_a_disk_that_fills_in_the_middle_is_one_sentence_and_with_room_the_next_run_finishes(database_url, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine does not let us mount a small file system")
+    running = None
+    try:
+        server, running = new_s3(disk / "s3")
+        bucket = open_bucket(
+            name="small",
+            endpoint_url=server.endpoint_url,
+            region="us-east-1",
+            access_key=server.access_key,
+            secret_key=server.secret_key,
+        )
+        bucket.ensure()
+        stores = open_stores(database_url=database_url, bucket=bucket)
+        settings = Settings(
+            _env_file=None,
+            database_url=database_url,
+            s3_bucket=bucket.name,
+            s3_endpoint_url=server.endpoint_url,
+            site_secret="a secret for the tests",
+            cache_dir=tmp_path / "cache",
+        )
+        _put_pictures(bucket, 20, size_px=512)  # 5 MB
+        ballast = disk / "ballast"
+        with ballast.open("wb") as file:  # leaves less than the 5 MB that ingest has to write
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            file.write(bytes(max(0, free - 2 * 2**20)))
+        with pytest.raises(StorageUnavailable) as fault:
+            ingest_inbox(stores, settings)
+        assert "disk" in str(fault.value) or "space" in str(fault.value)
+        ballast.unlink()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                ingest_inbox(stores, settings)
+                break
+            except StorageUnavailable:
+                time.sleep(1)  # it looks at its disk once a minute
+        counts = stores.radiographs.counts()
+        assert counts["received"] == counts["radiographs"] == 20
+    finally:
+        if running is not None:
+            running.stop()
+            server.remove_sockets()
+        subprocess.run(["umount", "-l", disk], check=True)
