@@ -9,10 +9,12 @@ since the last trained snapshot, the run is skipped, unless `force` is set.
 where it is filled.
 
 **When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).
-`TrainingDiverged`: lower the learning rates. Anything that was killed is repeated, and finds what was finished
-before.
+`TrainingDiverged`: lower the learning rates. `OutOfMemory`: a smaller image size; before that, batches are halved and
+the log says so. Anything that was killed is repeated, and finds what was finished before: `tune` the folds that ended,
+`train` its last checkpoint (every `FRACTURE_CHECKPOINT_SECONDS`).
 
-**What it made:** the task `register` logs where the model card, `loss_plot.png` and `accuracy_plot.png` are.
+**What it made:** the task `register` logs where the model card, `loss_plot.png` and `accuracy_plot.png` are; the task
+`tune` where the study's table and pictures are.
 """
 
 from datetime import timedelta

@@ -5,9 +5,12 @@ in batches, highlighted, and put on the worklist by urgency. Exactly one outcome
 the run fails where the counts do not add up. Without a champion the studies are listed as "AI unavailable", and the
 run succeeds.
 
-**When it fails.** `NotReconciled`: it is repeated by itself; what is missing is in the log. `BundleMismatch`: the
-champion's file is not what was registered: an alert is open, nothing was scored with it; `fracture roll-back` or
-restore the file.
+Each task claims blocks of radiographs, so that any number of them, and of machines, share one backlog; one that dies
+leaves its blocks to the others. While Postgres or the bucket is away, a task tries again for two minutes by itself.
+
+**When it fails.** `NotReconciled`: it is repeated by itself; what is missing is in the log. An alert "bundle": the
+champion's file is not what was registered; the champion before it scores meanwhile, and its rows and the worklist name
+it. `BundleMismatch`: there is none before it, and nothing was scored; `fracture roll-back`, or restore the file.
 
 **The list:** `SELECT * FROM fracture.worklist_open`.
 """
@@ -71,18 +74,18 @@ def score_hourly():
         return scoring_run.reconcile(open_context(), **plan)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def rank_worklist() -> dict:
+    def rank_worklist(plan: dict | None) -> dict:
         """Also when a batch failed: what could not be scored must be on the list."""
         from fracture_ml.steps import worklist
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return worklist.rank_worklist(open_context(settings), settings)
+        return worklist.rank_worklist(open_context(settings), settings, version=plan["version"] if plan else None)
 
     plan = plan_scoring()
     scored = score_batch.expand(batch=cut_batches(plan))
-    scored >> [reconcile(plan), rank_worklist()]
+    scored >> [reconcile(plan), rank_worklist(plan)]
 
 
 score_hourly()

@@ -144,7 +144,8 @@ def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
     plan = scoring_run.plan_scoring(stores)
     for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
         score_batch(stores, settings, **batch)
-    _print({"outcomes": scoring_run.reconcile(stores, **plan), "worklist": rank_worklist(stores, settings)})
+    outcomes = scoring_run.reconcile(stores, **plan)
+    _print({"outcomes": outcomes, "worklist": rank_worklist(stores, settings, version=plan["version"])})
 
 
 @app.command()

@@ -134,6 +134,10 @@ class OutOfTime(FractureError):
     """The time budget ended before there was anything to keep."""
 
 
+class OutOfMemory(FractureError):
+    """The device has no memory for even one image at a time."""
+
+
 class DiskFull(FractureError):
     """The disk, or the share of it that the settings allow, has no room; nothing half-written is left."""
 

@@ -78,7 +78,8 @@ def render(card: Mapping[str, Any]) -> tuple[str, str]:
              "bundle_sha256" (str or int); "data": {subgroup: {value: n}};
              "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n}; "leakage": a sentence;
              "looks_at_the_test_split": n; "recipe": dict;
-             "initial_weights": a sentence; "libraries": {name: version}; "metrics": of `evaluate`; "subgroups": of
+             "initial_weights": a sentence; "study_folder": a key prefix;
+             "libraries": {name: version}; "metrics": of `evaluate`; "subgroups": of
              `subgroup_table`; "operating_points": dict; "calibration": dict; "shortcut_audit": of `audit`;
              "verdict": {"passed", "reasons", "measures"} of the gate; "events": [{"event", "actor", "happened_at",
              "reason"}]; "figures": {name: PNG bytes}, named like the functions of `figures`. The Markdown refers to a
@@ -165,6 +166,8 @@ def _recipe(card: Mapping[str, Any]) -> list[_Block]:
             blocks.append(_Table((head, "value" if name == "recipe" else "version"), rows))
     if card.get("initial_weights"):
         blocks.append(_Text(f"Initial weights: {card['initial_weights']}"))
+    if card.get("study_folder"):
+        blocks.append(_Text(f"Tuned in a study; its table and pictures are in the bucket: {card['study_folder']}/"))
     return blocks or [_Text(_NOT_RECORDED)]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -14,11 +15,14 @@ from fracture_ml.core.records import Box
 from fracture_ml.imaging.letterbox import LetterboxGeometry
 
 CAPTION = "AI attention, not a lesion boundary. Research use."
-LONGEST_SIDE_PX = 960  # with the caption below it, an overlay stays within 1024 px
-_SHORTEST_LONG_SIDE_PX = 512  # smaller images are enlarged, so that the caption can be read
+LONGEST_SIDE_PX = 512  # of an overlay, without the caption below it
+_SHORTEST_LONG_SIDE_PX = 320  # smaller images are enlarged, so that the caption can be read
+_MAP_SIDE_PX = 112  # a grid of 7 x 7 holds no more
 _BOX_SHARE = 0.5  # the box holds what reaches this share of the maximum
 _OPACITY = 0.6
-_COLOURS = colormaps["inferno"](np.linspace(0.2, 0.9, 256))[:, :3].astype(np.float32) * 255  # (256, 3)
+# The overlay is a PNG with a palette, five times cheaper than one in full colour: greys without attention, then fewer
+# for each of twelve levels of attention, as more and more of the grey is covered. Together at most 256.
+_GREYS = (64, *np.linspace(21, 10, 12).round().astype(int).tolist())
 
 
 def class_activation_maps(feature_maps: Tensor, class_weights: Tensor) -> np.ndarray:
@@ -41,8 +45,8 @@ def to_source_aspect(activation: np.ndarray, geometry: LetterboxGeometry) -> np.
     here: calibration and a threshold for high sensitivity flag images well below it, and their map would be empty.
 
     Args:    activation: float32, (h, w), over the square that the network saw.
-    Returns: float32, (H, W), 0 to 1, at the source's aspect, the longer side 512 to 960 px; all 0 where no place of
-             the image differs from another. What lies on the letterbox's black bars is left out.
+    Returns: float32, (H, W), 0 to 1, at the source's aspect, the longer side 112 px; all 0 where no place of the image
+             differs from another. What lies on the letterbox's black bars is left out.
     """
     height, width = activation.shape
     across, down = width / geometry.size_px, height / geometry.size_px
@@ -54,7 +58,7 @@ def to_source_aspect(activation: np.ndarray, geometry: LetterboxGeometry) -> np.
     )
     smooth = np.asarray(
         Image.fromarray(activation.astype(np.float32)).resize(
-            shown_size(geometry.width, geometry.height), Image.Resampling.BICUBIC, box=inside
+            _scaled(geometry.width, geometry.height, _MAP_SIDE_PX), Image.Resampling.BICUBIC, box=inside
         )
     )
     above = (smooth - smooth.mean(dtype=np.float64)).astype(np.float32).clip(min=0)
@@ -65,9 +69,12 @@ def to_source_aspect(activation: np.ndarray, geometry: LetterboxGeometry) -> np.
 
 
 def shown_size(width_px: int, height_px: int) -> tuple[int, int]:
-    """The size, (width, height), at which a source of this size is shown: the longer side from 512 to 960 px."""
-    longest = max(width_px, height_px)
-    scale = min(max(longest, _SHORTEST_LONG_SIDE_PX), LONGEST_SIDE_PX) / longest
+    """The size, (width, height), at which a source of this size is shown: the longer side from 320 to 512 px."""
+    return _scaled(width_px, height_px, min(max(width_px, height_px, _SHORTEST_LONG_SIDE_PX), LONGEST_SIDE_PX))
+
+
+def _scaled(width_px: int, height_px: int, longest_px: int) -> tuple[int, int]:
+    scale = longest_px / max(width_px, height_px)
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
@@ -94,39 +101,64 @@ def box_of(attention: np.ndarray, width_px: int, height_px: int) -> Box | None:
 
 def heat_map_png(attention: np.ndarray) -> bytes:
     """The attention (H, W), 0 to 1, as an 8-bit grey PNG: white is the maximum."""
-    return _png(Image.fromarray((attention * 255).round().astype(np.uint8)))
+    return _png(_levels(attention))
 
 
 def overlay_png(pixels: np.ndarray, attention: np.ndarray) -> bytes:
     """The radiograph with the attention over it, and the caption burnt into a strip below, off the anatomy.
 
-    Args:    pixels: uint8, (H, W), the source. attention: float32, (h, w), 0 to 1, at the source's aspect.
-    Returns: a PNG, RGB, of the attention's size and the strip's height.
+    Args:    pixels: uint8, (H, W), the whole source at any size. attention: float32, (h, w), 0 to 1, at its aspect.
+    Returns: a PNG of 256 colours, of `shown_size`, and the strip's height.
     """
-    height, width = attention.shape
-    grey = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
-    opacity = (_OPACITY * attention)[:, :, None]
-    colour = _COLOURS[(attention * 255).astype(np.uint8)]
-    blended = grey[:, :, None] * (1 - opacity) + colour * opacity  # (h, w, 3)
-    caption = _caption(width, max(height, width))
-    picture = Image.new("RGB", (width, height + caption.height))
-    picture.paste(Image.fromarray(blended.round().astype(np.uint8)), (0, 0))
-    picture.paste(caption, (0, height))
+    width, height = shown_size(*pixels.shape[::-1])
+    grey = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    over = _levels(attention).resize((width, height), Image.Resampling.BILINEAR)
+    entries, palette = _palette()
+    places = np.asarray(over, np.uint16) << 8 | np.asarray(grey)  # (h, w)
+    caption = entries.take(_caption(width, max(height, width)))  # (strip, w)
+    picture = Image.fromarray(np.concatenate([entries.take(places), caption]), "P")
+    picture.putpalette(palette)
     return _png(picture)
 
 
-def _caption(width_px: int, longest_px: int) -> Image.Image:
+@cache
+def _palette() -> tuple[np.ndarray, bytes]:
+    """The palette's entry for every attention (0 to 255) over every grey, uint8 (256 * 256,), and the palette."""
+    levels = len(_GREYS) - 1
+    level = np.rint(np.arange(256) * levels / 255).astype(int)  # (256,)
+    first = np.concatenate([[0], np.cumsum(_GREYS)])[level][:, None]  # (256, 1)
+    greys = np.array(_GREYS)[level][:, None]
+    entries = first + np.arange(256)[None] * greys // 256  # (256, 256)
+    colours = []
+    for place, count in enumerate(_GREYS):
+        share = place / levels
+        grey = (np.arange(count)[:, None] + 0.5) * 256 / count - 0.5  # (count, 1)
+        colour = np.array(colormaps["inferno"](0.2 + 0.7 * share)[:3]) * 255  # (3,)
+        colours.append(grey * (1 - _OPACITY * share) + colour * _OPACITY * share)
+    return entries.astype(np.uint8).ravel(), np.concatenate(colours).round().astype(np.uint8).tobytes()
+
+
+@lru_cache(maxsize=64)
+def _caption(width_px: int, longest_px: int) -> np.ndarray:
+    """The strip with the caption, uint8, (strip, width_px), grey."""
     font = ImageFont.load_default(size=max(14, longest_px / 42))
-    letters = max(8, int(width_px * 0.96 / (font.getlength(CAPTION) / len(CAPTION))))
+    longest_word = max(CAPTION.split(), key=font.getlength)
+    if (needed := font.getlength(longest_word) / (0.9 * width_px)) > 1:
+        font = ImageFont.load_default(size=font.size / needed)
+    letters = max(len(longest_word), int(width_px * 0.9 / (font.getlength(CAPTION) / len(CAPTION))))
     text = "\n".join(textwrap.wrap(CAPTION, letters))
     left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)
     margin = round(font.size * 0.5)
-    strip = Image.new("RGB", (width_px, round(bottom - top) + 2 * margin), (20, 20, 24))
-    ImageDraw.Draw(strip).multiline_text(((width_px - right - left) / 2, margin - top), text, (235, 235, 235), font)
-    return strip
+    strip = Image.new("L", (width_px, round(bottom - top) + 2 * margin), 20)
+    ImageDraw.Draw(strip).multiline_text(((width_px - right - left) / 2, margin - top), text, 235, font)
+    return np.asarray(strip)
+
+
+def _levels(attention: np.ndarray) -> Image.Image:
+    return Image.fromarray((attention * 255).round().astype(np.uint8))
 
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=4)
+    image.save(buffer, "PNG", compress_level=1)  # there are thousands of them: time counts more than size
     return buffer.getvalue()

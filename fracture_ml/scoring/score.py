@@ -1,33 +1,60 @@
 """Radiographs in, exactly one outcome each out: a score or a reason."""
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from fracture_ml.core.errors import UnusableObject
+from fracture_ml.core.errors import FractureError, UnusableObject
 from fracture_ml.core.records import OperatingPoint, Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.data.preprocess import to_model_input
 from fracture_ml.evaluation.calibration import Calibration
-from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture
-from fracture_ml.imaging.letterbox import LetterboxGeometry, letterbox
+from fracture_ml.imaging.decode import DecodeLimits
+from fracture_ml.imaging.letterbox import LetterboxGeometry
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import autocast
+from fracture_ml.model.inference import freeze_for_inference
 from fracture_ml.scoring import heat_map
+from fracture_ml.scoring.view import View, view_of
 
 log = logging.getLogger(__name__)
 
-Item = tuple[StoredRadiograph, bytes | UnusableObject]
-_BATCHES_AHEAD = 2
+# A radiograph, and how to get its bytes; that raises an UnusableObject where there are none.
+Item = tuple[StoredRadiograph, Callable[[], bytes]]
+
+_BATCH_SIZE = {"cpu": 16, "cuda": 128}
+_BATCHES_STAGED = 2  # fetched and decoded before the network asks for them
+_FETCHING_THREADS = 4  # beyond one per core: they wait for the bucket most of the time
+
+
+class Batch:
+    """Items on their way through the network."""
+
+    def __init__(self, future: Future[list[Rejected | Future[Outcome]]]) -> None:
+        self._future = future
+
+    def outcomes(self) -> list[Outcome]:
+        """One per item, in order; waits for them. An error that is not an image's fault is raised."""
+        found = self._future.result()
+        return [outcome.result() if isinstance(outcome, Future) else outcome for outcome in found]
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._future.cancel()
 
 
 class Scorer:
-    """A bundle, ready to score. One forward pass gives an image its logits and its attention."""
+    """A bundle, ready to score, with the threads that it needs; a context manager ends them.
+
+    One forward pass gives an image its logits and its attention. On the CPU each core has a network thread of its own:
+    none of them waits for another, as the parts of one operation would, while a core decodes (docs/LOG.md).
+    """
 
     def __init__(
         self,
@@ -35,88 +62,108 @@ class Scorer:
         device: torch.device,
         *,
         limits: DecodeLimits | None = None,
-        threads: int = 2,
-        batch_size: int = 16,
+        threads: int = 0,
+        batch_size: int | None = None,
         heat_maps: bool = True,
     ):
-        """threads: that decode and draw. heat_maps: False leaves out maps, overlays and boxes."""
-        self._network = bundle.build_network(device)
+        """threads: cores to use; 0: all. batch_size: None: by device. heat_maps: False leaves out maps and boxes."""
+        self._network = freeze_for_inference(bundle.build_network(torch.device("cpu")), device)
         self._spec = bundle.preprocess
         self._points = bundle.operating_points
         self._calibration = Calibration.from_json(bundle.calibration)
         self._device = device
         self._limits = limits or DecodeLimits()
-        self._threads = threads
-        self._batch_size = batch_size
+        self.batch_size = batch_size or _BATCH_SIZE[device.type]
         self._heat_maps = heat_maps
+        self._threads_before = torch.get_num_threads()
+        cores = threads or self._threads_before
+        in_network = cores if device.type == "cpu" else 1
+        self._staged = threading.BoundedSemaphore(in_network + _BATCHES_STAGED)
+        self._hands = ThreadPoolExecutor(cores + _FETCHING_THREADS, thread_name_prefix="decode")
+        self._in_network = ThreadPoolExecutor(
+            in_network, thread_name_prefix="network", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in_network.shutdown(cancel_futures=True)
+        self._hands.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads_before)  # the network threads' number was the default of all later ones
 
     def score(self, items: Iterable[Item]) -> Iterator[Outcome]:
         """One outcome per item, in order. An unreadable image is an outcome, not a gap.
 
-        While one batch is in the network, the next is fetched from `items` and decoded; no more than a few batches are
-        held at a time, however many items there are. An error that is not an image's fault is raised.
-
-        Args: items: a radiograph, and its bytes or the reason why there are none.
+        While one batch is in the network, the next is fetched and decoded; no more than a few batches are held at a
+        time, however many items there are.
         """
         items = iter(items)
-        waiting: deque[Future[list[Outcome]]] = deque()
-        workers = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        waiting: deque[Batch] = deque()
         try:
-            while batch := list(islice(items, self._batch_size)):
-                squares = [workers.submit(self._square_of, content) for _, content in batch]
-                waiting.append(network.submit(self._score_batch, batch, squares, workers))
-                if len(waiting) >= _BATCHES_AHEAD:
-                    yield from waiting.popleft().result()
+            while batch := list(islice(items, self.batch_size)):
+                waiting.append(self.submit(batch))
+                if len(waiting) > _BATCHES_STAGED:
+                    yield from waiting.popleft().outcomes()
             while waiting:
-                yield from waiting.popleft().result()
+                yield from waiting.popleft().outcomes()
         finally:
-            network.shutdown(cancel_futures=True)
-            workers.shutdown(cancel_futures=True)
+            for batch in waiting:
+                batch.cancel()
 
-    def _square_of(self, content: bytes | UnusableObject) -> np.ndarray | UnusableObject:
-        """The network's view of an image, uint8 (S, S), decoded as the pixel cache does; or why there is none."""
-        if isinstance(content, UnusableObject):
-            return content
+    def submit(self, items: Sequence[Item]) -> Batch:
+        """Begin with a batch, at most `batch_size` items. Waits while as many as may be held are under way."""
+        self._staged.acquire()
+        views = [self._hands.submit(self._view_of, read) for _, read in items]
+        future = self._in_network.submit(self._score_batch, items, views)
+        future.add_done_callback(lambda _: self._staged.release())
+        return Batch(future)
+
+    def _view_of(self, read: Callable[[], bytes]) -> View | UnusableObject:
         try:
-            pixels = decode(content, self._limits, at_least_px=self._spec.image_size_px)
+            data = read()
         except UnusableObject as fault:
             return fault
-        return letterbox(pixels, self._spec.image_size_px)
+        try:
+            return view_of(data, self._limits, image_size_px=self._spec.image_size_px)
+        except UnusableObject as fault:
+            return fault
+        except (FractureError, MemoryError):
+            raise
+        except Exception as surprise:
+            # A decoder's own bug must not hold up the other images: it is an outcome too, with its trace in the log.
+            log.exception("an image of %d bytes could not be read", len(data))
+            return UnusableObject(f"Reading it ended in {type(surprise).__name__}; the trace is in the scoring's log.")
 
     def _score_batch(
-        self, batch: Sequence[Item], squares: Sequence[Future[np.ndarray | UnusableObject]], workers: ThreadPoolExecutor
-    ) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        usable: list[tuple[int, np.ndarray]] = []
-        for row, future in enumerate(squares):
-            square = future.result()
-            if isinstance(square, UnusableObject):
-                outcomes[row] = Rejected(radiograph_id=batch[row][0].radiograph_id, reason=f"{square.code}: {square}")
-            else:
-                usable.append((row, square))
-        if usable:
-            logits, activations = self._forward(np.stack([square for _, square in usable]))
-            drawn = [
-                (row, workers.submit(self._outcome_of, *batch[row], logits[n], activations[n]))
-                for n, (row, _) in enumerate(usable)
-            ]
-            outcomes |= {row: future.result() for row, future in drawn}
-        return [outcomes[row] for row in range(len(batch))]
+        self, items: Sequence[Item], futures: Sequence[Future[View | UnusableObject]]
+    ) -> list[Rejected | Future[Outcome]]:
+        """What cannot be scored, and what is being drawn, in the order of the items."""
+        views = [future.result() for future in futures]
+        usable = [row for row, view in enumerate(views) if isinstance(view, View)]
+        answers = dict(zip(usable, self._forward([views[row].square for row in usable]), strict=True))
+        return [
+            self._hands.submit(self._outcome_of, radiograph, view, *answers[row])
+            if isinstance(view, View)
+            else Rejected(radiograph_id=radiograph.radiograph_id, reason=f"{view.code}: {view}")
+            for row, ((radiograph, _), view) in enumerate(zip(items, views, strict=True))
+        ]
 
-    def _forward(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (B, S, S) -> float32 logits (B, 2) and class activation maps (B, h, w)."""
+    def _forward(self, squares: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each uint8 (S, S): float32 logits (2,) and class activation map (h, w)."""
+        if not squares:
+            return iter(())
         with torch.inference_mode():
-            pixels = torch.from_numpy(squares).unsqueeze(1).to(self._device)  # (B, 1, S, S)
+            pixels = torch.from_numpy(np.stack(squares)).unsqueeze(1).to(self._device)  # (B, 1, S, S)
             x = to_model_input(pixels, self._spec).contiguous(memory_format=torch.channels_last)
             with autocast(self._device):
                 feature_maps = self._network.feature_map(x)  # (B, 2048, h, w)
             logits = self._network.classify(feature_maps)
             activations = heat_map.class_activation_maps(feature_maps, self._network.fc.weight)
-            return logits.float().cpu().numpy(), activations
+            return zip(logits.float().cpu().numpy(), activations, strict=True)
 
     def _outcome_of(
-        self, radiograph: StoredRadiograph, data: bytes, logits: np.ndarray, activation: np.ndarray
+        self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, activation: np.ndarray
     ) -> Outcome:
         if not np.isfinite(logits).all():
             return Rejected(
@@ -125,28 +172,26 @@ class Scorer:
             )
         calibrated = float(self._calibration.calibrated(logits[None])[0])
         place = self._points.place(calibrated)
-        attention = self._attention_of(radiograph, data, activation) if place != OperatingPoint.BELOW else {}
+        flagged = self._heat_maps and place != OperatingPoint.BELOW
         return Scored(
             radiograph_id=radiograph.radiograph_id,
             probability=float(Calibration().calibrated(logits[None])[0]),
             calibrated=calibrated,
             operating_point=place,
-            **attention,
+            **(self._attention_of(radiograph, view, activation) if flagged else {}),
         )
 
-    def _attention_of(self, radiograph: StoredRadiograph, data: bytes, activation: np.ndarray) -> dict[str, Any]:
+    def _attention_of(self, radiograph: StoredRadiograph, view: View, activation: np.ndarray) -> dict[str, Any]:
         """Box, heat map and overlay. A score stands without them: an urgent image is not lost for its picture."""
-        if not self._heat_maps:
-            return {}
         try:
-            source = read_picture(data, self._limits, at_least_px=heat_map.LONGEST_SIDE_PX)
-        except UnusableObject as fault:  # what was whole at the network's size may not be at a larger one
+            picture = view.picture(self._limits)
+        except UnusableObject as fault:
             log.warning("radiograph %d is scored without a heat map: %s", radiograph.radiograph_id, fault.code)
             return {}
-        geometry = LetterboxGeometry.of(source.width_px, source.height_px, self._spec.image_size_px)
+        geometry = LetterboxGeometry.of(view.width_px, view.height_px, self._spec.image_size_px)
         attention = heat_map.to_source_aspect(activation, geometry)
         return {
-            "box": heat_map.box_of(attention, source.width_px, source.height_px),
+            "box": heat_map.box_of(attention, view.width_px, view.height_px),
             "heat_map_png": heat_map.heat_map_png(attention),
-            "overlay_png": heat_map.overlay_png(source.pixels, attention),
+            "overlay_png": heat_map.overlay_png(picture, attention),
         }

@@ -27,6 +27,11 @@ def bundle_folder(bundle_key: str) -> str:
     return bundle_key.rsplit("/", 1)[0]
 
 
+def study_folder(study_name: str) -> str:
+    """Where a study's table (trials.csv, trials.json) and pictures are."""
+    return f"studies/{study_name}"
+
+
 def write_model_card(stores: Stores, version: int) -> str:
     """Write `model_card.html` and `model_card.md`, anew after each event. Returns the HTML's key.
 
@@ -52,6 +57,7 @@ def write_model_card(stores: Stores, version: int) -> str:
         "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
         "recipe": model.recipe,
         "initial_weights": model.recipe["initial_weights"],
+        "study_folder": model.study_name and study_folder(model.study_name),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "metrics": model.metrics,
         "subgroups": model.metrics["subgroups"],

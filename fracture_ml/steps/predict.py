@@ -1,14 +1,15 @@
-"""Scores files of this machine with the champion, and stores nothing."""
+"""Scores files of this machine with the version that scores, and stores nothing."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fracture_ml.core.errors import NoChampion
 from fracture_ml.core.records import MediaType, Rejected, StoredRadiograph
-from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
-from fracture_ml.scoring.score import Scorer
+from fracture_ml.scoring.score import Item, Scorer
+from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.scoring_run import find_scoring_version
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
@@ -20,29 +21,30 @@ def predict_files(
 
     Raises: NoChampion, BundleMismatch.
     """
-    champion = stores.registry.find_champion()
-    if champion is None:
+    registered = find_scoring_version(stores)
+    if registered is None:
         raise NoChampion("No model has been promoted yet: run `fracture train` and `fracture promote` first")
-    bundle = Bundle.from_bytes(stores.bucket.read(champion.bundle_key), expected_sha256=champion.bundle_sha256)
-    scorer = Scorer(bundle, choose_device(settings.device), limits=decode_limits(settings))
+    bundle = open_bundle(stores, registered)
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
-    for path, outcome in zip(paths, scorer.score(_read(paths)), strict=True):
-        if isinstance(outcome, Rejected):
-            yield path.name, outcome.reason, "", ""
-            continue
-        if overlays is not None and outcome.overlay_png is not None:
-            (overlays / f"{path.stem}-attention.png").write_bytes(outcome.overlay_png)
-        box = outcome.box
-        yield (
-            path.name,
-            f"{outcome.calibrated:.3f}",
-            outcome.operating_point.value,
-            f"{box.x:.0f}, {box.y:.0f}, {box.width:.0f}, {box.height:.0f}" if box else "",
-        )
+    limits = decode_limits(settings)
+    with Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer:
+        for path, outcome in zip(paths, scorer.score(_items(paths)), strict=True):
+            if isinstance(outcome, Rejected):
+                yield path.name, outcome.reason, "", ""
+                continue
+            if overlays is not None and outcome.overlay_png is not None:
+                (overlays / f"{path.stem}-attention.png").write_bytes(outcome.overlay_png)
+            box = outcome.box
+            yield (
+                path.name,
+                f"{outcome.calibrated:.3f}",
+                outcome.operating_point.value,
+                f"{box.x:.0f}, {box.y:.0f}, {box.width:.0f}, {box.height:.0f}" if box else "",
+            )
 
 
-def _read(paths: Sequence[Path]) -> Iterator[tuple[StoredRadiograph, bytes]]:
+def _items(paths: Sequence[Path]) -> Iterator[Item]:
     for number, path in enumerate(paths):
         unstored = StoredRadiograph(radiograph_id=number, sha256="", object_key="", media_type=MediaType.PNG)
-        yield unstored, path.read_bytes()
+        yield unstored, path.read_bytes

@@ -3,12 +3,15 @@
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from fracture_ml.core.errors import ObjectNotFound, WeightsUnavailable
-from fracture_ml.core.recipe import TrainRecipe
+from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable, WeightsUnavailable
+from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import EvaluationScore, SnapshotMember, Split
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.evaluation import figures
@@ -18,17 +21,20 @@ from fracture_ml.evaluation.operating_points import choose
 from fracture_ml.evaluation.shortcuts import audit
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
+from fracture_ml.model.inference import freeze_for_inference
 from fracture_ml.model.network import build_network
 from fracture_ml.model.weights import InitialWeights, load_initial_weights
 from fracture_ml.steps.context import code_version
 from fracture_ml.steps.ingest import decode_limits
-from fracture_ml.steps.model_card import bundle_folder, write_model_card
+from fracture_ml.steps.model_card import bundle_folder, study_folder, write_model_card
 from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from fracture_ml.training.loop import EpochRecord, predict_logits
+from fracture_ml.training.loop import predict_logits
 from fracture_ml.training.loop import train as train_network
+from fracture_ml.training.state import EpochRecord
 from fracture_ml.training.study import run_study
+from fracture_ml.training.study_report import draw_study, trials_csv
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +106,12 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
         initial_state=initial_state,
         on_progress=lambda progress: log.info("tuning: %s", progress),
     )
-    stores.bucket.write(
-        f"studies/{study_name}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json"
-    )
+    folder = study_folder(study_name)
+    stores.bucket.write(f"{folder}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json")
+    stores.bucket.write(f"{folder}/trials.csv", trials_csv(result.trials).encode(), "text/csv")
+    for name, png in draw_study(settings.database_url.get_secret_value(), study_name).items():
+        stores.bucket.write(f"{folder}/{name}.png", png, "image/png")
+    log.info("the table and the pictures of the study are in the bucket under %s/", folder)
     winner = result.best_recipe
     recipe = base.with_changes(batch_size=winner.batch_size, peak_lr=winner.peak_lr, scheduler=winner.scheduler)
     log.info(
@@ -126,8 +135,10 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     """
     chosen = TrainRecipe.from_json(recipe)
     folder = f"training/{snapshot_id[:16]}-{chosen.id[:16]}-{code_version().replace('+', '-')}"
+    checkpoint_key = f"{folder}/checkpoint.pt"
     if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
         log.info("already trained: %s", folder)
+        stores.bucket.delete(checkpoint_key)
         return known
     initial_state, weights_used = _initial_weights(stores, settings, chosen)
     chosen = chosen.with_changes(initial_weights=weights_used)
@@ -144,11 +155,12 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
         device,
         initial_state=initial_state,
         on_epoch=lambda record: _log_epoch(record, chosen.epochs),
+        resume=_find(stores, checkpoint_key),
+        keep=lambda checkpoint: _keep(stores, checkpoint_key, checkpoint),
+        keep_every_s=settings.checkpoint_seconds,
     )
 
-    network = build_network()
-    network.load_state_dict(trained.state)
-    logits = predict_logits(network, data.pixels, validation, trained.spec, device)  # (n, 2)
+    logits = _logits_as_scored(trained.state, data, validation, trained.spec, device)
     calibration = fit_temperature(logits, data.labels[validation])
     bundle = Bundle(
         state=trained.state,
@@ -180,6 +192,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
         "best_epoch": trained.best_epoch,
     }
     stores.bucket.write(f"{folder}/trained.json", json.dumps(result).encode(), "application/json")
+    stores.bucket.delete(checkpoint_key)
     return result
 
 
@@ -194,6 +207,15 @@ def _initial_weights(stores: Stores, settings: Settings, recipe: TrainRecipe) ->
             "set it back, or tune anew."
         )
     return weights
+
+
+def _logits_as_scored(
+    state: Mapping[str, Tensor], data: SnapshotPixels, rows: np.ndarray, spec: PreprocessSpec, device: torch.device
+) -> np.ndarray:
+    """float32, (n, 2), from the very network that scoring uses, so that thresholds chosen on them hold there."""
+    network = build_network()
+    network.load_state_dict(state)
+    return predict_logits(freeze_for_inference(network, device), data.pixels, rows, spec, device)
 
 
 def _log_epoch(record: EpochRecord, epochs: int) -> None:
@@ -211,11 +233,24 @@ def _log_epoch(record: EpochRecord, epochs: int) -> None:
     )
 
 
-def _find_json(stores: Stores, key: str) -> dict | None:
+def _keep(stores: Stores, key: str, checkpoint: bytes) -> None:
+    """A training does not end because its checkpoint cannot be written."""
     try:
-        return json.loads(stores.bucket.read(key))
+        stores.bucket.write(key, checkpoint)
+    except StorageUnavailable as error:
+        log.warning("no checkpoint this time, the training goes on: %s", error)
+
+
+def _find(stores: Stores, key: str) -> bytes | None:
+    try:
+        return stores.bucket.read(key)
     except ObjectNotFound:
         return None
+
+
+def _find_json(stores: Stores, key: str) -> dict | None:
+    content = _find(stores, key)
+    return None if content is None else json.loads(content)
 
 
 # --- evaluate and register ------------------------------------------------------------------------
@@ -238,9 +273,7 @@ def evaluate_and_register(
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=bundle.recipe.image_size_px)
     test = data.rows_of(Split.TEST)
     stores.snapshots.count_look(snapshot_id, "test", f"recipe {trained['recipe_id'][:12]}")
-    network = build_network()
-    network.load_state_dict(bundle.state)
-    logits = predict_logits(network, data.pixels, test, bundle.preprocess, choose_device(settings.device))
+    logits = _logits_as_scored(bundle.state, data, test, bundle.preprocess, choose_device(settings.device))
     scores = Calibration.from_json(bundle.calibration).calibrated(logits)
 
     members = [data.members[row] for row in test]

@@ -1,103 +1,139 @@
-"""Everything that is due in a batch gets exactly one outcome: a score or a reason."""
+"""Everything that is due in a range gets exactly one outcome: a score or a reason. Any number of workers at once."""
 
 import logging
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from fracture_ml.core.errors import BundleMismatch, ObjectNotFound, UnusableObject
-from fracture_ml.core.records import ModelVersion, Outcome, Rejected, StoredRadiograph
-from fracture_ml.model.bundle import Bundle
+from fracture_ml.core.errors import ObjectNotFound, UnusableObject
+from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
 from fracture_ml.model.device import choose_device
-from fracture_ml.scoring.score import Scorer
+from fracture_ml.scoring.score import Batch, Scorer
+from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
 
 log = logging.getLogger(__name__)
 
-_FETCH_AHEAD = 64
-_FETCH_THREADS = 8
-_ROWS_PER_TRANSACTION = 256
+_CLAIMS = 3  # at once: one is fed to the network, the next waits for its turn, the last one is written
+_WRITING_THREADS = 4
 
 
 def score_batch(stores: Stores, settings: Settings, *, version: int, first: int, last: int) -> dict[str, int]:
-    """Score what is due from `first` to `last` (radiograph ids, both included).
+    """Score what is due from `first` to `last` (radiograph ids, both included), and the rest of the blocks they are in.
 
-    Bytes are written before the rows that name them; a killed run leaves whole rows or none, and the next one goes on.
-    Returns: counts: due, scored, rejected.
+    Other workers may do the same at the same time: a block belongs to whoever claims it, and is passed over by all
+    others (docs/decisions/022-claims.md). A killed run leaves whole blocks or nothing, and its claims free themselves;
+    while Postgres or the bucket is away, a block is tried again for two minutes.
+
+    Returns: counts of what this worker did: due, scored, rejected. What others hold is not waited for.
     Raises:  BundleMismatch: the bundle is not what was registered; an alert is open and nothing was scored.
+             StorageUnavailable, DatabaseUnavailable: they stayed away.
     """
-    due = stores.predictions.due(version, first=first, last=last, limit=last - first + 1)
-    counts = Counter(due=len(due), scored=0, rejected=0)
-    if not due:
-        return dict(counts)
-    registered = stores.registry.version_of(version)
-    bundle = _open_bundle(stores, registered)
-    scorer = Scorer(bundle, choose_device(settings.device), limits=decode_limits(settings))
-    with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
-        outcomes = scorer.score(_fetched_ahead(stores, pool, due))
-        while chunk := list(islice(outcomes, _ROWS_PER_TRANSACTION)):
-            rows = list(pool.map(lambda outcome: _write_maps(stores, version, outcome), chunk))
-            stores.predictions.save(version, rows)
-            counts["scored"] += sum(row.reason is None for row in rows)
-            counts["rejected"] += sum(row.reason is not None for row in rows)
-            log.info("version %d: %d of %d have an outcome", version, counts["scored"] + counts["rejected"], len(due))
-    return dict(counts)
+    done = Counter(due=0, scored=0, rejected=0)
+    find_blocks = partial(patiently, stores.predictions.due_blocks, version, first=first, last=last)
+    blocks = find_blocks()
+    if not blocks:
+        return dict(done)
+    bundle = patiently(open_bundle, stores, patiently(stores.registry.version_of, version))
+    limits = decode_limits(settings)
+    with (
+        Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer,
+        ThreadPoolExecutor(_WRITING_THREADS, thread_name_prefix="write") as writing,
+    ):
+        worker = _Worker(stores, version, scorer, writing)
+        while blocks:
+            found = worker.score(blocks)
+            done += found
+            if not found["due"]:
+                log.info("version %d: other workers hold what is left, %d blocks", version, len(blocks))
+                break
+            blocks = find_blocks()  # also those whose worker died meanwhile
+    return {name: done[name] for name in ("due", "scored", "rejected")}
 
 
-def _open_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
-    """The registered bundle; where it is not what was registered, an alert is opened before it is refused."""
-    subject = f"version {registered.version}"
-    try:
-        data = stores.bucket.read(registered.bundle_key)
-        bundle = Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
-    except (BundleMismatch, ObjectNotFound) as fault:
-        sentence = f"The bundle of {subject} is refused, and nothing is scored with it. {fault}"
-        stores.monitoring.raise_alert("bundle", subject, sentence)
-        raise BundleMismatch(sentence) from None
-    stores.monitoring.settle_alert("bundle", subject)
-    return bundle
+class _Worker:
+    """Claims blocks, scores and commits them, a few at a time, so that fetching, scoring and writing overlap."""
 
+    def __init__(self, stores: Stores, version: int, scorer: Scorer, writing: ThreadPoolExecutor) -> None:
+        self._stores = stores
+        self._version = version
+        self._scorer = scorer
+        self._writing = writing
+        self._turn = threading.Lock()  # to feed the network: block after block, so that the oldest is done first
 
-def _fetched_ahead(
-    stores: Stores, pool: ThreadPoolExecutor, due: Sequence[StoredRadiograph]
-) -> Iterator[tuple[StoredRadiograph, bytes | UnusableObject]]:
-    """The bytes of each, in order, at most `_FETCH_AHEAD` of them fetched before they are asked for."""
-    waiting: deque[tuple[StoredRadiograph, Future]] = deque()
-    for radiograph in due:
-        waiting.append((radiograph, pool.submit(_fetch, stores, radiograph)))
-        if len(waiting) >= _FETCH_AHEAD:
-            oldest, future = waiting.popleft()
-            yield oldest, future.result()
-    while waiting:
-        oldest, future = waiting.popleft()
-        yield oldest, future.result()
+    def score(self, blocks: Iterable[int]) -> Counter:
+        """Every block that nobody else holds. Returns: counts: due, scored, rejected."""
+        done: Counter = Counter()
+        with ThreadPoolExecutor(_CLAIMS, thread_name_prefix="claim") as claiming:
+            for found in claiming.map(partial(patiently, self._score_block), blocks):
+                done += found
+                if found:
+                    log.info("version %d: %d have an outcome, of this round", self._version, done["due"])
+        return done
 
+    def _score_block(self, block: int) -> Counter:
+        """One transaction: claim, score, write the pictures, then the rows that name them."""
+        with self._stores.predictions.claim(self._version, block) as claim:
+            if claim is None or not (due := claim.due()):
+                return Counter()
+            rows = self._outcomes_of(block, due)
+            claim.save(rows)
+        rejected = sum(row.reason is not None for row in rows)
+        return Counter(due=len(due), scored=len(rows) - rejected, rejected=rejected)
 
-def _fetch(stores: Stores, radiograph: StoredRadiograph) -> bytes | UnusableObject:
-    try:
-        return stores.bucket.read(radiograph.object_key)
-    except ObjectNotFound:
-        return UnusableObject("The stored object of this radiograph is gone from the bucket.")
+    def _outcomes_of(self, block: int, due: Sequence[StoredRadiograph]) -> list[PredictionRow]:
+        """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
+        size = self._scorer.batch_size
+        batches: list[Batch] = []
+        try:
+            with self._turn:
+                for start in range(0, len(due), size):
+                    items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
+                    batches.append(self._scorer.submit(items))
+            folder = f"attention/{self._version}/{block}/"
+            rows: list[PredictionRow] = []
+            for batch in batches:
+                rows += self._writing.map(partial(self._write_pictures, folder), batch.outcomes())
+        finally:
+            for batch in batches:
+                batch.cancel()
+        self._remove_leftovers(folder, rows)
+        return rows
 
+    def _read(self, radiograph: StoredRadiograph) -> bytes:
+        try:
+            return self._stores.bucket.read(radiograph.object_key)
+        except ObjectNotFound:
+            raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
 
-def _write_maps(stores: Stores, version: int, outcome: Outcome) -> PredictionRow:
-    """Put the outcome's pictures into the bucket, and return its row."""
-    if isinstance(outcome, Rejected):
-        return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason)
-    keys = {}
-    for name, png in (("heat_map", outcome.heat_map_png), ("overlay", outcome.overlay_png)):
-        if png is not None:
-            keys[f"{name}_key"] = f"attention/{version}/{outcome.radiograph_id}-{name}.png"
-            stores.bucket.write(keys[f"{name}_key"], png, "image/png")
-    return PredictionRow(
-        radiograph_id=outcome.radiograph_id,
-        probability=outcome.probability,
-        calibrated=outcome.calibrated,
-        operating_point=outcome.operating_point,
-        box=outcome.box,
-        **keys,
-    )
+    def _write_pictures(self, folder: str, outcome: Outcome) -> PredictionRow:
+        """Put the outcome's pictures into the bucket, and return its row."""
+        if isinstance(outcome, Rejected):
+            return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason)
+        keys = {}
+        for name, png in (("heat_map", outcome.heat_map_png), ("overlay", outcome.overlay_png)):
+            if png is not None:
+                keys[f"{name}_key"] = f"{folder}{outcome.radiograph_id}-{name}.png"
+                self._stores.bucket.write(keys[f"{name}_key"], png, "image/png")
+        return PredictionRow(
+            radiograph_id=outcome.radiograph_id,
+            probability=outcome.probability,
+            calibrated=outcome.calibrated,
+            operating_point=outcome.operating_point,
+            box=outcome.box,
+            **keys,
+        )
+
+    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
+        """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
+        named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
+        due = {str(row.radiograph_id) for row in rows}
+        for found in self._stores.bucket.list(folder):
+            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in due:
+                self._stores.bucket.delete(found.key)

@@ -46,15 +46,18 @@ _OFFERED = {
 }
 
 
-def rank_worklist(stores: Stores, settings: Settings) -> dict[str, int]:
-    """Put every study that is new, or that the champion or a new image changed, where it belongs.
+def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = None) -> dict[str, int]:
+    """Put every study that is new, or that other scores or a new image changed, where it belongs.
 
     Without a champion the studies are listed as "AI unavailable". What people have reported or closed stays as it is.
 
+    Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
+             that no score disappears before the new champion's is there. None: the champion's.
     Returns: counts: ranked, and by AI priority.
     """
-    champion = stores.registry.find_champion()
-    version = champion.version if champion else None
+    if version is None:
+        champion = stores.registry.find_champion()
+        version = champion.version if champion else None
     minutes_to_read = {
         Priority.STAT: settings.minutes_stat,
         Priority.URGENT: settings.minutes_urgent,

@@ -1,13 +1,16 @@
 """Exactly one outcome per radiograph and model version."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
+
+BLOCK_SIZE = 256  # radiograph ids; what one worker claims, scores and commits at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,23 @@ class PredictionRow:
     heat_map_key: str | None = None
     overlay_key: str | None = None
     box: Box | None = None  # in source pixels
+
+
+class Claim:
+    """A block of radiographs that nobody else scores while this transaction is open."""
+
+    def __init__(self, connection: Connection, version: int, block: int) -> None:
+        self._connection = connection
+        self._version = version
+        self._first = block * BLOCK_SIZE
+
+    def due(self) -> list[StoredRadiograph]:
+        """The block's radiographs without an outcome, oldest first."""
+        return _due(self._connection, self._version, self._first, self._first + BLOCK_SIZE - 1, BLOCK_SIZE)
+
+    def save(self, rows: Sequence[PredictionRow]) -> int:
+        """Write outcomes in bulk; they are there when the claim ends. Returns: how many are new."""
+        return _save(self._connection, self._version, rows)
 
 
 class PredictionStore:
@@ -43,10 +63,26 @@ class PredictionStore:
 
     def due(self, version: int, *, first: int, last: int, limit: int) -> list[StoredRadiograph]:
         """Radiographs from id `first` to `last` without an outcome, oldest first, at most `limit`."""
-        part = {"first": first, "last": last, "max_rows": limit}
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "prediction_due", version=version, **part)
-        return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+            return _due(connection, version, first, last, limit)
+
+    def due_blocks(self, version: int, *, first: int, last: int) -> list[int]:
+        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, oldest first."""
+        part = {"block_size": BLOCK_SIZE, "first": first, "last": last}
+        with transaction(self._engine) as connection:
+            part |= rows_of(connection, "scoring_progress_of", version=version)[0]
+            return [row["block"] for row in rows_of(connection, "prediction_due_blocks", version=version, **part)]
+
+    @contextmanager
+    def claim(self, version: int, block: int) -> Iterator[Claim | None]:
+        """The block, for this transaction alone; None where another worker holds it. Waits for nobody.
+
+        Committed at the end; any error, and the death of the process or of its connection, lets go of it.
+        Raises: DatabaseUnavailable, DatabaseRefused, also of what is done inside.
+        """
+        with transaction(self._engine) as connection:
+            claimed = rows_of(connection, "prediction_claim", version=version, block=block)[0]["claimed"]
+            yield Claim(connection, version, block) if claimed else None
 
     def save(self, version: int, rows: Sequence[PredictionRow]) -> int:
         """Write outcomes in bulk. Returns: how many are new; the first outcome of a radiograph stands.
@@ -54,7 +90,7 @@ class PredictionStore:
         Raises: DatabaseRefused: a row with both a probability and a reason, or with neither; nothing is written.
         """
         with transaction(self._engine) as connection:
-            return len(rows_of(connection, "prediction_insert", version=version, rows=to_jsonb(rows)))
+            return _save(connection, version, rows)
 
     def reconcile(self, version: int, *, through: int | None = None) -> dict[str, int]:
         """radiographs, scored, rejected, missing, up to the id `through` (None: all); remembers how far it is complete.
@@ -74,3 +110,12 @@ class PredictionStore:
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "prediction_of", version=version, radiograph_id=radiograph_id)
         return rows[0] if rows else None
+
+
+def _due(connection: Connection, version: int, first: int, last: int, limit: int) -> list[StoredRadiograph]:
+    rows = rows_of(connection, "prediction_due", version=version, first=first, last=last, max_rows=limit)
+    return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+
+
+def _save(connection: Connection, version: int, rows: Sequence[PredictionRow]) -> int:
+    return len(rows_of(connection, "prediction_insert", version=version, rows=to_jsonb(rows)))

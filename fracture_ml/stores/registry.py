@@ -149,6 +149,12 @@ class Registry:
                 _add_event(connection, to_version, "rolled_back", actor, reason, details)
             return target
 
+    def line_of_champions(self) -> list[ModelVersion]:
+        """The champions that a roll-back can return to, oldest first, the present one last; [] before the first."""
+        with transaction(self._engine) as connection:
+            versions = _line_of_champions(rows_of(connection, "promotions"))
+            return [_version_of(connection, version) for version in versions]
+
     # --- history ----------------------------------------------------------------------------------
 
     def record_event(

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,35 +19,12 @@ from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.metrics import weighted_auroc
 from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, build_network
+from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
+from fracture_ml.training.gradients import BatchGradients
+from fracture_ml.training.state import EpochRecord, TrainingState
 
 _SHARE_OF_FREE_MEMORY = 0.5  # what the pixels may take of a GPU; the rest is for the network
 _STEP_AT = (1 / 3, 2 / 3)  # the step schedule divides the learning rate by ten here
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One point of the curves. Losses are plain cross-entropy on both sides, whatever the training weighs or smooths.
-
-    The training side is measured on augmented images while the weights change, the validation side after the epoch.
-    """
-
-    epoch: int  # from 1
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    validation_balanced_accuracy: float | None  # None where a class is missing
-    validation_auroc: float | None  # None where a class is missing
-    lr: float  # at the end of the epoch
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def metric(self, name: str) -> float:
-        """accuracy, balanced_accuracy or auroc, on validation; where that is undefined, accuracy."""
-        value = getattr(self, f"validation_{name}")
-        return self.validation_accuracy if value is None else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,26 +41,6 @@ class TrainedNetwork:
         return self.history[self.best_epoch - 1]
 
 
-@dataclass(kw_only=True)
-class TrainingState:
-    """All that changes while a network is trained: what a checkpoint has to hold, and nothing else."""
-
-    network: FractureNetwork
-    average: AveragedModel | None  # of the weights, where the recipe asks for one
-    optimizer: torch.optim.Optimizer
-    order: torch.Generator  # on the CPU: which image comes when
-    distortion: torch.Generator  # on the device: how it is augmented
-    step: int = 0
-    history: list[EpochRecord] = field(default_factory=list)
-    best_epoch: int = 0
-    best_state: Mapping[str, Tensor] | None = None
-
-    @property
-    def evaluated(self) -> FractureNetwork:
-        """The network whose weights count: the average, where there is one."""
-        return self.network if self.average is None else self.average.module
-
-
 def train(
     pixels: Tensor | np.ndarray,
     labels: np.ndarray,
@@ -95,79 +52,84 @@ def train(
     initial_state: Mapping[str, Tensor] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    resume: bytes | None = None,
+    keep: Callable[[bytes], None] | None = None,
+    keep_every_s: float = 120.0,
 ) -> TrainedNetwork:
     """Train a ResNet50 on `train_rows`, and keep the epoch that is best on `validation_rows`.
 
-    On a CPU the same arguments give the same bits. `should_stop` is asked before every batch: once it says yes, what
-    the finished epochs gave is returned.
+    On a CPU the same arguments give the same bits, and so does a training that was killed and goes on from a
+    checkpoint. `should_stop` is asked before every batch: once it says yes, what the finished epochs gave is returned.
 
     Args:    pixels: uint8, (N, S, S), S = recipe.image_size_px; a memory map, or already on the device.
              labels: 0 or 1, (N,). train_rows, validation_rows: int, row numbers of `pixels`.
+             keep: is handed a checkpoint between two batches whenever `keep_every_s` have passed since the last one,
+             and when `should_stop` says yes. resume: such a checkpoint, or None; one that is damaged or of another
+             training is not used, and the log says so.
     Raises:  NotEnoughData: fewer than two training rows, one class only among them, or no validation rows.
              TrainingDiverged: the loss is no longer finite. OutOfTime: stopped before the first epoch ended.
-             WeightsUnavailable: `initial_state` is not a ResNet50's.
+             WeightsUnavailable: `initial_state` is not a ResNet50's. OutOfMemory: not even one image fits.
     """
     _require_two_classes(labels[train_rows], len(validation_rows))
     spec = measure_spec(pixels, train_rows)
     pixels = on_device_if_it_fits(pixels, device)
     targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
     state = _new_state(recipe, device, initial_state)
+    identity = identity_of(recipe, spec, labels, train_rows, validation_rows, device)
+    if resume is not None:
+        restore(state, resume, identity)
     class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
+    gradients = BatchGradients(state.network, class_weights, recipe.label_smoothing)
     steps_per_epoch = len(_batch_sizes(len(train_rows), recipe.batch_size))
+    kept_at = time.monotonic()
 
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
+    while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
+        began = time.perf_counter() - state.seconds
         state.network.train()
-        seen = torch.zeros(
-            3, dtype=torch.float64, device=device
-        )  # loss, correct, images; read once, when the epoch ends
-        size_px = training_size_px(recipe, epoch)
-        lr = recipe.peak_lr
-        for rows in _shuffled_batches(train_rows, labels, recipe, state.order, pixels.device):
-            if should_stop is not None and should_stop():
+        size_px = training_size_px(recipe, state.epoch)
+        batches = _shuffled_batches(train_rows, labels, recipe, state.order, pixels.device)
+        for rows in islice(batches, state.batch, None):
+            stopping = should_stop is not None and should_stop()
+            if keep is not None and (stopping or time.monotonic() - kept_at >= keep_every_s):
+                state.seconds = time.perf_counter() - began
+                keep(to_bytes(state, identity))
+                kept_at = time.monotonic()
+            if stopping:
                 return _result(state, spec)
-            lr = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
             for group in state.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
             batch = shrink(to_model_input(_take(pixels, rows, device), spec), size_px)  # (B, 1, s, s)
             truth = targets[rows.to(device, non_blocking=True)]  # (B,)
-            with autocast(device):
-                logits = state.network(augment(batch, spec, recipe, state.distortion))  # (B, 2)
-            loss = F.cross_entropy(logits, truth, weight=class_weights, label_smoothing=recipe.label_smoothing)
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            logits = gradients.compute(augment(batch, spec, recipe, state.distortion), truth)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
-                torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.gradient_clip_norm)
+                _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
             if state.average is not None:
                 state.average.update_parameters(state.network)
             state.step += 1
-            with torch.no_grad():
-                plain_loss = F.cross_entropy(logits, truth, reduction="sum")
-                seen += torch.stack([plain_loss, (logits.argmax(1) == truth).sum(), torch.ones_like(truth).sum()])
+            state.batch += 1
+            plain_loss = F.cross_entropy(logits, truth, reduction="sum")
+            state.seen += torch.stack([plain_loss, (logits.argmax(1) == truth).sum(), torch.ones_like(truth).sum()])
 
-        train_loss, train_correct, images = seen.tolist()
+        lr = learning_rate(recipe, state.step / steps_per_epoch)
+        train_loss, train_correct, images = state.seen.tolist()
         if not math.isfinite(train_loss):
-            raise TrainingDiverged(f"The loss is no longer finite in epoch {epoch}: lower the learning rate ({lr:g}).")
-        logits = predict_logits(state.evaluated, pixels, validation_rows, spec, device)  # (n, 2)
+            raise TrainingDiverged(
+                f"The loss is no longer finite in epoch {state.epoch}: lower the learning rate ({lr:g})."
+            )
+        answers = predict_logits(state.evaluated, pixels, validation_rows, spec, device)  # (n, 2)
         record = EpochRecord(
-            epoch=epoch,
+            epoch=state.epoch,
             train_loss=train_loss / images,
             train_accuracy=train_correct / images,
-            **_validation_measures(logits, labels[validation_rows], epoch),
+            **_validation_measures(answers, labels[validation_rows], state.epoch),
             lr=lr,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - began,
         )
-        state.history.append(record)
-        if state.best_epoch == 0 or _rank(record, recipe) > _rank(state.history[state.best_epoch - 1], recipe):
-            state.best_epoch = epoch
-            state.best_state = {
-                name: value.detach().cpu().clone() for name, value in state.evaluated.state_dict().items()
-            }
+        best = state.history[state.best_epoch - 1] if state.best_epoch else None
+        state.end_epoch(record, is_best=best is None or _rank(record, recipe) > _rank(best, recipe))
         if on_epoch is not None:
             on_epoch(record)
-        if 0 < recipe.early_stopping_epochs <= epoch - state.best_epoch:
-            break
     return _result(state, spec)
 
 
@@ -261,7 +223,22 @@ def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping
         ),
         order=torch.Generator().manual_seed(recipe.seed),
         distortion=torch.Generator(device).manual_seed(recipe.seed + 1),
+        seen=torch.zeros(3, dtype=torch.float64, device=device),
     )
+
+
+def _clip_in_the_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    """Have the next step divide the gradients so that their norm is at most `max_norm` (Pascanu et al., 2013).
+
+    The fused step divides them while it reads them anyway: a pass over 23 million numbers less than clip_grad_norm_.
+    """
+    gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    optimizer.grad_scale = (norm / max_norm).clamp(min=1.0)
+
+
+def _waited_in_vain(state: TrainingState, recipe: TrainRecipe) -> bool:
+    return 0 < recipe.early_stopping_epochs <= len(state.history) - state.best_epoch
 
 
 def _class_weights(train_labels: np.ndarray, device: torch.device) -> Tensor:

@@ -1,14 +1,19 @@
 """The tuning study: cross-validated trials of recipes, kept by Optuna in Postgres, so that a night can be resumed.
 
-Every worker that opens the same study pulls trials from it. A trial is one cell of the plan's grid; the cells are taken
-in a shuffled order, so that fewer trials than cells are a random part of the grid. A model of the search space (TPE)
-has nothing to learn from a dozen trials over some dozens of cells, and may draw a cell twice; this never does.
+Every worker that opens the same study pulls trials from it. A trial is one cell of the plan's grid. The first one is
+the winner of the newest earlier study with the same plan, else the base recipe's own cell, so that what follows is
+compared with something good; the others come in a shuffled order. A model of the search space (TPE) has nothing to
+learn from a dozen trials over some dozens of cells, and may draw a cell twice; this never does.
+
+A trial stops inside a fold where it is left behind, after a fold where its mean is behind (pruning.py says what that
+risks), and from its second fold on by Wilcoxon's test.
 """
 
 import logging
+import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,19 +29,21 @@ from fracture_ml.core.errors import (
     DatabaseUnavailable,
     InvalidRecipe,
     NotEnoughData,
+    OutOfMemory,
     OutOfTime,
     SchemaMismatch,
     TrainingDiverged,
 )
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe, hash_of_json
-from fracture_ml.training.loop import EpochRecord, on_device_if_it_fits, train
+from fracture_ml.training.loop import on_device_if_it_fits, train
+from fracture_ml.training.pruning import is_behind, is_left_behind
+from fracture_ml.training.state import EpochRecord
 
 log = logging.getLogger(__name__)
 
 SCHEMA = "optuna"  # of the product's database; made by the migrations, filled by Optuna
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-_HEARTBEAT_S = 30
-_GRACE_S = 120  # a trial without a heartbeat for so long belongs to a dead worker, and is taken up by another
+_CURVE = "metric by epoch of fold "  # and its number: a user attribute of a trial
 _RETRIES = 2  # of a trial whose worker died without a word
 # One-sided, over folds paired with the best trial's. The smallest p of two folds is 1/4, of three 1/8: at this bound a
 # trial that is worse in both of its first two folds stops there. That is bold for a test, and cheap for a choice:
@@ -74,7 +81,13 @@ class StudyResult:
 
     best_recipe: TrainRecipe
     best_value: float | None  # None: no trial ended in time, and best_recipe is the base recipe
-    trials: tuple[dict[str, Any], ...]  # number, state, value, fold_scores, seconds, reason, and what was tried
+    # number, state, value, fold_scores, fold_curves (the metric by epoch), seconds, reason, and what was tried
+    trials: tuple[dict[str, Any], ...]
+
+    @property
+    def fold_epochs(self) -> int:
+        """Epochs that were trained, over all folds of all trials."""
+        return sum(len(curve) for trial in self.trials for curve in trial["fold_curves"].values())
 
 
 def run_study(
@@ -90,25 +103,28 @@ def run_study(
     study_name: str,
     initial_state: Mapping[str, Tensor] | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
+    heartbeat_s: int = 30,
+    grace_s: int = 120,
 ) -> StudyResult:
     """Run the plan's trials until there are enough of them, the grid is exhausted or the time is up.
 
     A study that exists goes on where it stopped: what ended is not repeated, and of a trial that was cut off the folds
     that ended are kept. The budget counts from this call, and holds inside an epoch. A trial that diverges, or that the
     device has no memory for, counts as ended, without a value. Where the plan asks for fewer folds than there are,
-    folds are joined (fold modulo plan.folds).
+    folds are joined (fold modulo plan.folds). A fold without one of the classes judges nothing: it is trained on alone.
 
     Args:    pixels: uint8, (N, S, S), S = plan.image_size_px. labels: 0 or 1, (N,). rows: int, (n,), the rows
              of `pixels` that are the training split; folds: int, (n,), the fold of each.
-             storage_url: of the product's Postgres, whose schema `optuna` is used.
-    Raises:  InvalidRecipe: the name belongs to a study of other data or another plan. NotEnoughData: a fold is empty.
-             DatabaseUnavailable. SchemaMismatch. WeightsUnavailable: `initial_state` is not a ResNet50's.
+             storage_url: of the product's Postgres, whose schema `optuna` is used; or of an SQLite file.
+             heartbeat_s, grace_s: a trial without a heartbeat for `grace_s` belongs to a dead worker: the next worker
+             that begins a trial takes it up, with the folds that ended.
+    Raises:  InvalidRecipe: the name belongs to a study of other data or another plan. NotEnoughData: a fold is empty,
+             or fewer than two have both classes. WeightsUnavailable: `initial_state` is not a ResNet50's.
+             DatabaseUnavailable. SchemaMismatch.
     """
     deadline = time.monotonic() + plan.time_budget_s
     rows, folds = np.asarray(rows, dtype=np.int64), np.asarray(folds, dtype=np.int64) % plan.folds
-    for fold in range(plan.folds):
-        if not (folds == fold).any():
-            raise NotEnoughData(f"Fold {fold} of {plan.folds} is empty: ask for fewer folds, or add radiographs.")
+    judged = _folds_to_judge_by(labels[rows], folds, plan.folds)
     base_recipe = base_recipe.with_changes(
         epochs=plan.epochs,
         warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
@@ -116,19 +132,48 @@ def run_study(
         first_size_px=0,
         selection_metric=plan.metric,
     )
-    grid = {"batch_size": plan.batch_sizes, "peak_lr": plan.peak_lrs, "scheduler": plan.schedulers}
-    sampler = optuna.samplers.GridSampler(grid, seed=base_recipe.seed)
-    study = _open_study(storage_url, study_name, sampler, plan, _identity_of(plan, base_recipe, labels, rows, folds))
+    grid = _grid_of(plan)
+    storage = open_storage(storage_url, heartbeat_s=heartbeat_s, grace_s=grace_s)
+    identity = _identity_of(plan, base_recipe, labels, rows, folds)
+    study = _open_study(storage, study_name, plan, base_recipe, identity)
     pixels = on_device_if_it_fits(pixels, device)
     begun: list[int] = []  # numbers of the trials that this worker began
 
     def out_of_time() -> bool:
         return time.monotonic() >= deadline
 
+    def images_in(some_folds: Iterable[int]) -> dict[str, int]:
+        inside = labels[rows[np.isin(folds, list(some_folds))]]
+        return {"positives": int(inside.sum()), "negatives": int(len(inside) - inside.sum())}
+
+    def is_hopeless(trial: optuna.Trial, scores: Mapping[int, float]) -> bool:
+        best = _best_trial(study)
+        if best is None:
+            return False
+        both = [fold for fold in scores if fold in best.intermediate_values]
+        own, others = ([of[fold] for fold in both] for of in (scores, best.intermediate_values))
+        return is_behind(plan.metric, own, others, **images_in(both)) or trial.should_prune()
+
     def score_fold(trial: optuna.Trial, fold: int, recipe: TrainRecipe) -> float:
+        best = _best_trial(study) if plan.prune else None
+        best_curve = [] if best is None else best.user_attrs.get(f"{_CURVE}{fold}", [])
+        own: list[float] = []
+
         def on_epoch(record: EpochRecord) -> None:
+            own.append(record.metric(plan.metric))
+            trial.set_user_attr(f"{_CURVE}{fold}", own)
             if on_progress is not None:
                 on_progress(_progress(study, plan, trial.number, fold, record, deadline))
+            if is_left_behind(
+                plan.metric,
+                own,
+                best_curve,
+                epochs=recipe.epochs,
+                warmup_epochs=recipe.warmup_epochs,
+                **images_in([fold]),
+            ):
+                trial.set_user_attr("reason", f"left behind in fold {fold + 1} after epoch {record.epoch}")
+                raise optuna.TrialPruned
 
         trained = train(
             pixels,
@@ -149,25 +194,26 @@ def run_study(
         begun.append(trial.number)
         recipe = base_recipe.with_changes(**{name: trial.suggest_categorical(name, grid[name]) for name in grid})
         scores = dict(study.trials[trial.number].intermediate_values)  # of a trial that was cut off once
-        for fold in range(plan.folds):
+        for fold in judged:
             if fold in scores:
                 continue
             try:
                 scores[fold] = score_fold(trial, fold, recipe)
-            except (TrainingDiverged, torch.OutOfMemoryError) as error:
+            except (TrainingDiverged, OutOfMemory) as error:
                 trial.set_user_attr("reason", str(error))
                 raise optuna.TrialPruned from None
             except OutOfTime:
                 study.stop()
                 raise
             trial.report(scores[fold], step=fold)
-            if fold < plan.folds - 1 and trial.should_prune():
+            if plan.prune and fold != judged[-1] and is_hopeless(trial, scores):
+                trial.set_user_attr("reason", f"behind the best trial over {len(scores)} of {len(judged)} folds")
                 raise optuna.TrialPruned
-        return float(np.mean([scores[fold] for fold in range(plan.folds)]))
+        return float(np.mean([scores[fold] for fold in judged]))
 
     try:
         try:
-            if not _is_finished(study, sampler, plan):
+            if not _is_finished(study, plan):
                 study.optimize(
                     score_trial,
                     timeout=max(deadline - time.monotonic(), 0.0),
@@ -181,40 +227,71 @@ def run_study(
         raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
 
 
-def _open_study(
-    storage_url: str, study_name: str, sampler: optuna.samplers.BaseSampler, plan: StudyPlan, identity: str
-) -> optuna.Study:
-    """The study of this name, made where there is none. Raises: as run_study."""
+def _folds_to_judge_by(labels: np.ndarray, folds: np.ndarray, count: int) -> list[int]:
+    """Those folds that have both classes. labels, folds: (n,), of the rows. Raises: NotEnoughData."""
+    judged = []
+    for fold in range(count):
+        classes = set(labels[folds == fold].tolist())
+        if not classes:
+            raise NotEnoughData(f"Fold {fold} of {count} is empty: ask for fewer folds, or add radiographs.")
+        if len(classes) == 2:
+            judged.append(fold)
+        else:
+            kind = "negative" if classes == {1} else "positive"
+            log.warning("Fold %d of %d has no %s radiograph: no trial is judged by it.", fold, count, kind)
+    if len(judged) < 2:
+        raise NotEnoughData(
+            f"Of {count} folds {len(judged)} have both classes, and a study needs two: add radiographs of more "
+            "patients, or ask for fewer folds."
+        )
+    return judged
+
+
+def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120) -> RDBStorage:
+    """Optuna's tables. Raises: SchemaMismatch, DatabaseUnavailable."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the progress says more, and a trial cut off is no failure
+    postgres = {
+        "pool_size": 2,
+        "pool_pre_ping": True,
+        "connect_args": {"options": f"-csearch_path={SCHEMA}"},
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES, inherit_intermediate_values=True)
-        pruner = optuna.pruners.WilcoxonPruner(p_threshold=_PRUNE_BELOW_P) if plan.prune else optuna.pruners.NopPruner()
         try:
-            storage = RDBStorage(
+            return RDBStorage(
                 storage_url,
-                engine_kwargs={
-                    "pool_size": 2,
-                    "pool_pre_ping": True,
-                    "connect_args": {"options": f"-csearch_path={SCHEMA}"},
-                },
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=retry,
-            )
-            study = optuna.create_study(
-                storage=storage,
-                study_name=study_name,
-                sampler=sampler,
-                pruner=pruner,
-                direction="maximize",
-                load_if_exists=True,
+                engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
+                heartbeat_interval=heartbeat_s,
+                grace_period=grace_s,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                    max_retry=_RETRIES, inherit_intermediate_values=True
+                ),
             )
         except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
             if "no schema has been selected" in str(error):
                 raise SchemaMismatch(f"The database has no schema {SCHEMA!r}: run `fracture migrate`.") from None
             raise DatabaseUnavailable("Postgres cannot be reached for the study; run it again when it can.") from error
-    if study.user_attrs.setdefault("identity", identity) != identity:
+
+
+def _open_study(
+    storage: RDBStorage, study_name: str, plan: StudyPlan, base_recipe: TrainRecipe, identity: str
+) -> optuna.Study:
+    """The study of this name; where there is none, a new one, whose first trial is queued. Raises: as run_study."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=_PRUNE_BELOW_P) if plan.prune else optuna.pruners.NopPruner()
+        # Counts the cells of running trials as open, so that none is lost with its worker.
+        sampler = optuna.samplers.BruteForceSampler(seed=base_recipe.seed, avoid_premature_stop=True)
+    options = {"storage": storage, "study_name": study_name, "sampler": sampler, "pruner": pruner}
+    try:
+        study = optuna.create_study(direction="maximize", **options)
+        study.set_user_attr("compared", _compared(plan))
+        study.enqueue_trial(_promising_cell(storage, plan, base_recipe))
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(**options)
+    except optuna.exceptions.StorageInternalError as error:
+        raise DatabaseUnavailable("Postgres went away as the study began; run it again, and it goes on.") from error
+    if study.user_attrs.get("identity", identity) != identity:
         raise InvalidRecipe(
             f"The study {study_name!r} was begun with another plan, recipe or data: give it another name."
         )
@@ -222,19 +299,50 @@ def _open_study(
     return study
 
 
-def _identity_of(plan: StudyPlan, recipe: TrainRecipe, labels: np.ndarray, rows: np.ndarray, folds: np.ndarray) -> str:
-    """A hash of all that makes two trials comparable. How many there are, and for how long, may change."""
-    compared = {
-        name: value for name, value in plan.to_json().items() if name not in ("trials", "prune", "time_budget_s")
+def _promising_cell(storage: RDBStorage, plan: StudyPlan, base_recipe: TrainRecipe) -> dict[str, Any]:
+    """What a new study tries first: what won the newest earlier study of this plan, else the base recipe's cell."""
+    earlier = [
+        summary
+        for summary in optuna.get_all_study_summaries(storage)
+        if summary.user_attrs.get("compared") == _compared(plan) and summary.best_trial is not None
+    ]
+    if earlier:
+        newest = max(earlier, key=lambda summary: summary.datetime_start)
+        log.info("The study begins with what won the study %s.", newest.study_name)
+        return dict(newest.best_trial.params)
+    own = base_recipe.to_json()
+    return {name: own[name] if own[name] in values else values[0] for name, values in _grid_of(plan).items()}
+
+
+def _grid_of(plan: StudyPlan) -> dict[str, tuple]:
+    return {"batch_size": plan.batch_sizes, "peak_lr": plan.peak_lrs, "scheduler": plan.schedulers}
+
+
+def _best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+    """The best trial that ended with a value so far."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)  # the earlier of equals
+
+
+def _compared(plan: StudyPlan) -> dict[str, Any]:
+    """The part of a plan that makes two trials comparable. How many there are, and for how long, may change."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in plan.to_json().items()
+        if name not in ("trials", "prune", "time_budget_s")
     }
+
+
+def _identity_of(plan: StudyPlan, recipe: TrainRecipe, labels: np.ndarray, rows: np.ndarray, folds: np.ndarray) -> str:
+    """A hash of all that makes two trials of a study comparable."""
     data = np.stack([rows, folds, np.asarray(labels, dtype=np.int64)[rows]])  # (3, n)
-    return hash_of_json([compared, recipe.to_json(), data.tolist()])
+    return hash_of_json([_compared(plan), recipe.to_json(), data.tolist()])
 
 
-def _is_finished(study: optuna.Study, sampler: optuna.samplers.GridSampler, plan: StudyPlan) -> bool:
-    if len(study.get_trials(deepcopy=False, states=_ENDED)) >= plan.trials:
-        return True
-    return sampler.is_exhausted(study) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+def _is_finished(study: optuna.Study, plan: StudyPlan) -> bool:
+    ended = study.get_trials(deepcopy=False, states=_ENDED)
+    cells = math.prod(len(values) for values in _grid_of(plan).values())
+    return len(ended) >= plan.trials or len({tuple(sorted(trial.params.items())) for trial in ended}) == cells
 
 
 def _queue_again(study: optuna.Study, begun: list[int]) -> None:
@@ -273,14 +381,18 @@ def _result(study: optuna.Study, base_recipe: TrainRecipe) -> StudyResult:
             **trial.params,
             "value": trial.value,
             "fold_scores": {str(fold): score for fold, score in sorted(trial.intermediate_values.items())},
+            "fold_curves": {
+                name.removeprefix(_CURVE): curve
+                for name, curve in sorted(trial.user_attrs.items())
+                if name.startswith(_CURVE)
+            },
             "seconds": trial.duration.total_seconds() if trial.duration else None,
             "reason": trial.user_attrs.get("reason"),
         }
         for trial in trials
     )
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if not complete:
+    best = _best_trial(study)
+    if best is None:
         log.warning("No trial of the study %s ended in time: the base recipe is used as it is.", study.study_name)
         return StudyResult(best_recipe=base_recipe, best_value=None, trials=table)
-    best = max(complete, key=lambda trial: (trial.value, -trial.number))  # the earlier of equals
     return StudyResult(best_recipe=base_recipe.with_changes(**best.params), best_value=best.value, trials=table)

@@ -3,9 +3,13 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 
 from fracture_ml.imaging.letterbox import LetterboxGeometry
+from fracture_ml.model.device import autocast
+from fracture_ml.model.inference import freeze_for_inference
+from fracture_ml.model.network import build_network
 from fracture_ml.scoring.heat_map import (
     box_of,
     class_activation_maps,
@@ -16,15 +20,40 @@ from fracture_ml.scoring.heat_map import (
 )
 
 
-def test_the_map_is_what_grad_cam_finds_with_a_backward_pass():
+@pytest.fixture(scope="module")
+def frozen_and_plain():
+    """(feature map, last layer's weight) of the plain network in float32, and of its frozen copy."""
     torch.manual_seed(0)
-    features = torch.randn(2, 5, 4, 3, requires_grad=True)
-    linear = torch.nn.Linear(5, 2)
-    logits = linear(features.mean(dim=(2, 3)))
+    network = build_network().eval().requires_grad_(False)
+    frozen = freeze_for_inference(network, torch.device("cpu"))
+    x = torch.randn(4, 1, 96, 96)
+    with torch.inference_mode():
+        plain = network.feature_map(x), network.fc.weight
+        with autocast(torch.device("cpu")):
+            return plain, (frozen.feature_map(x), frozen.fc.weight)
+
+
+def test_the_map_is_what_grad_cam_finds_in_the_whole_network_with_a_backward_pass():
+    """Selvaraju et al. 2017, equations 1 and 2 before the ReLU, at the last convolution, for the logits' difference.
+
+    Computed here by autograd: the `grad-cam` package would bring OpenCV with it.
+    """
+    torch.manual_seed(0)
+    network = build_network().eval()
+    features = network.feature_map(torch.randn(2, 1, 96, 64))  # (B, 2048, 3, 2)
+    features.retain_grad()
+    logits = network.classify(features)
     (logits[:, 1] - logits[:, 0]).sum().backward()
-    weights = features.grad.sum(dim=(2, 3))  # Grad-CAM's, times the number of places
-    expected = (features * weights[:, :, None, None]).sum(dim=1).detach().numpy()
-    assert class_activation_maps(features.detach(), linear.weight.detach()) == pytest.approx(expected, abs=1e-5)
+    alphas = features.grad.mean(dim=(2, 3), keepdim=True)
+    grad_cam = (alphas * features).sum(dim=1).detach().numpy()
+    places = 3 * 2  # the pooling's share of each, which a map on a scale of its own does not have
+    ours = class_activation_maps(features.detach(), network.fc.weight.detach())
+    assert ours == pytest.approx(grad_cam * places, rel=1e-4, abs=1e-5 * float(np.abs(ours).max()))
+
+
+def test_the_frozen_network_finds_the_same_map(frozen_and_plain):
+    plain, frozen = (class_activation_maps(features, weight) for features, weight in frozen_and_plain)
+    assert np.corrcoef(plain.ravel(), frozen.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 200), (200, 400), (300, 300)])
@@ -33,7 +62,8 @@ def test_the_letterbox_is_undone_and_a_hot_place_comes_back_where_it_was(width, 
     activation = np.zeros((7, 7), np.float32)
     activation[3, 3] = 2.0  # the middle of the square is the middle of the image
     attention = to_source_aspect(activation, geometry)
-    assert attention.shape[::-1] == shown_size(width, height)
+    assert max(attention.shape) == 112
+    assert attention.shape[1] / attention.shape[0] == width / height
     assert attention.max() == 1.0
     box = box_of(attention, width, height)
     assert box.x + box.width / 2 == pytest.approx(width / 2, rel=0.02)
@@ -68,24 +98,51 @@ def test_the_box_holds_the_strongest_region_and_no_other():
 
 
 def test_the_overlay_keeps_the_radiograph_where_there_is_no_attention_and_has_a_caption_below():
-    pixels = np.tile(np.linspace(0, 255, 600).astype(np.uint8), (400, 1))
-    attention = np.zeros((400, 600), np.float32)
-    attention[100:200, 100:200] = 1.0
-    overlay = np.asarray(Image.open(io.BytesIO(overlay_png(pixels, attention))))
-    assert (overlay[300:400, 300:] == pixels[300:400, 300:, None]).all()
-    red, _, blue = overlay[150, 150].astype(int)
+    pixels = np.tile(np.linspace(0, 255, 480).astype(np.uint8), (320, 1))
+    attention = np.zeros((160, 240), np.float32)
+    attention[40:80, 40:80] = 1.0
+    overlay = np.asarray(Image.open(io.BytesIO(overlay_png(pixels, attention))).convert("RGB"))
+    assert overlay.shape[1] == 480
+    assert np.abs(overlay[200:320, 240:].astype(int) - pixels[200:320, 240:, None]).max() <= 2
+    red, _, blue = overlay[120, 120].astype(int)
     assert red > blue + 50
-    assert len(overlay) > 420
-    assert overlay[400:].max() > 200  # the letters
+    assert len(overlay) > 330
+    assert overlay[320:].max() > 200  # the letters
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25, 0.6, 1.0])
+def test_the_palette_holds_the_blend_of_grey_and_attention(level):
+    pixels = np.tile(np.arange(0, 256, dtype=np.uint8).repeat(2), (400, 1))  # (400, 512)
+    attention = np.full((88, 112), level, np.float32)
+    overlay = np.asarray(Image.open(io.BytesIO(overlay_png(pixels, attention))).convert("RGB"))[:400]
+    colour = np.array(colormaps["inferno"](0.2 + 0.7 * level)[:3]) * 255
+    blend = pixels[..., None] * (1 - 0.6 * level) + colour * 0.6 * level
+    assert np.abs(overlay - blend).max() <= 16
+    assert np.abs((overlay - blend).mean()) < 4
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 40), (373, 454), (4000, 3000), (2000, 50)])
+def test_an_overlay_is_from_320_to_512_px_long(width, height):
+    shown = shown_size(width, height)
+    assert 320 <= max(shown) <= 512
+    assert shown[0] / shown[1] == pytest.approx(width / height, rel=0.05)
 
 
 def test_the_caption_fits_a_narrow_image():
-    attention = np.zeros((900, 150), np.float32)
-    overlay = Image.open(io.BytesIO(overlay_png(np.full((900, 150), 9, np.uint8), attention)))
-    assert overlay.width == 150
-    letters = np.asarray(overlay)[900:].max(axis=(0, 2))
+    overlay = Image.open(io.BytesIO(overlay_png(np.full((512, 86), 9, np.uint8), np.zeros((224, 38), np.float32))))
+    assert overlay.width == 86
+    letters = np.asarray(overlay.convert("L"))[512:].max(axis=0)
     assert letters[0] < 100 and letters[-1] < 100  # nothing is cut at the sides
 
 
 def test_the_grey_map_is_white_at_the_maximum():
     assert np.asarray(Image.open(io.BytesIO(heat_map_png(np.array([[0.0, 1.0]], np.float32))))).tolist() == [[0, 255]]
+
+
+def test_freezing_leaves_the_network_itself_as_it_was():
+    network = build_network().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    freeze_for_inference(network, torch.device("cpu"))
+    after = network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}

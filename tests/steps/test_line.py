@@ -77,7 +77,7 @@ def test_fewer_patients_than_folds_is_said(stores, settings, tmp_path):
         rows.append(f"{number}.png,patient {number % 3},{('negative', 'positive')[number % 2]}")
     stores.bucket.write("inbox/few/manifest.csv", "\n".join(rows).encode())
     assert ingest.ingest_inbox(stores, settings)["radiograph"] == 16
-    with pytest.raises(NotEnoughData, match="groups"):
+    with pytest.raises(NotEnoughData, match="add radiographs of more patients"):
         snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 

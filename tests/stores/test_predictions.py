@@ -98,6 +98,30 @@ def test_two_savings_of_the_same_predictions_at_once_leave_one_row_each(stores, 
     assert stores.predictions.reconcile(version)["scored"] == 50
 
 
+def test_blocks_are_named_by_their_ids_and_those_without_work_are_not(stores, version):
+    ids = receive(stores, *(arrival(f"{number}") for number in range(600)))
+    last = max(ids)
+    assert stores.predictions.due_blocks(version, first=1, last=last) == [0, 1, 2]
+    assert stores.predictions.due_blocks(version, first=300, last=400) == [1]
+    with stores.predictions.claim(version, 1) as claim:
+        due = [one.radiograph_id for one in claim.due()]
+        assert due == list(range(256, 512))
+        assert claim.save([scored(id_) for id_ in due]) == 256
+    assert stores.predictions.due_blocks(version, first=1, last=last) == [0, 2]
+
+
+def test_a_claimed_block_is_nobody_elses_until_the_claim_ends_and_an_error_writes_nothing(stores, version):
+    with stores.predictions.claim(version, 0) as claim, stores.predictions.claim(version, 0) as second:
+        assert claim is not None and second is None
+        with stores.predictions.claim(version, 1) as other_block, stores.predictions.claim(version + 1, 0) as other:
+            assert other_block is not None and other is not None
+    with pytest.raises(ZeroDivisionError), stores.predictions.claim(version, 0) as claim:
+        claim.save([scored(1)])
+        raise ZeroDivisionError
+    with stores.predictions.claim(version, 0) as claim:
+        assert [one.radiograph_id for one in claim.due()] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,6 +1,7 @@
 """Drawn pixels that a network can learn in a minute: a bright line on noise, broken in the positives."""
 
 import numpy as np
+import psycopg2
 import pytest
 import torch
 
@@ -23,3 +24,15 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
             row = rng.integers(8, 22)
             image[row : row + 4, column - 4 : column + 4] = 20
     return pixels, labels
+
+
+@pytest.fixture(scope="module")
+def storage_url(create_database) -> str:
+    url = create_database()
+    with (
+        psycopg2.connect(url.replace("postgresql+psycopg2", "postgresql")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("CREATE SCHEMA optuna")
+    connection.close()
+    return url

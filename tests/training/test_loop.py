@@ -138,3 +138,19 @@ def test_smaller_images_in_the_first_epochs_still_make_a_network_for_the_full_si
     big = np.repeat(np.repeat(drawn[0], 2, axis=1), 2, axis=2)  # 64 px
     recipe = RECIPE.with_changes(image_size_px=64, first_size_px=32)
     assert train(big, drawn[1], TRAIN, VALIDATION, recipe, CPU).spec.image_size_px == 64
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_clipping_inside_the_step_moves_the_weights_as_clipping_before_it_does(weight_decay):
+    start = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    optimizers = [torch.optim.Adam([weight], lr=0.1, weight_decay=weight_decay, fused=True) for weight in weights]
+    for size in (0.01, 50.0, 3.0, 0.1):  # Adam forgets one size; what counts is how they follow each other
+        for weight in weights:
+            weight.grad = size * torch.arange(-6.0, 6.0).view(4, 3)
+        torch.nn.utils.clip_grad_norm_([weights[0]], 1.0)
+        loop._clip_in_the_step(optimizers[1], 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(weights[1], weights[0])
+    assert not torch.equal(weights[0], start)

@@ -1,36 +1,27 @@
 """The tuning study, over a real Postgres: it ends on time, goes on where it stopped, and repeats nothing."""
 
+import csv
+import io
 import time
 from types import SimpleNamespace
 
 import numpy as np
-import psycopg2
 import pytest
 import torch
 
 from fracture_ml.core.errors import DatabaseUnavailable, InvalidRecipe, NotEnoughData, SchemaMismatch, TrainingDiverged
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.training import study as study_module
-from fracture_ml.training.loop import EpochRecord, TrainedNetwork
+from fracture_ml.training.loop import TrainedNetwork
+from fracture_ml.training.state import EpochRecord
 from fracture_ml.training.study import StudyProgress, StudyResult, run_study
+from fracture_ml.training.study_report import draw_study, trials_csv
 
 CPU = torch.device("cpu")
 BASE = TrainRecipe(image_size_px=32, batch_size=32)
 PLAN = StudyPlan(
     batch_sizes=(16, 32), peak_lrs=(1e-3, 1e-4), schedulers=("cosine",), trials=4, folds=2, epochs=1, image_size_px=32
 )
-
-
-@pytest.fixture(scope="module")
-def storage_url(create_database) -> str:
-    url = create_database()
-    with (
-        psycopg2.connect(url.replace("postgresql+psycopg2", "postgresql")) as connection,
-        connection.cursor() as cursor,
-    ):
-        cursor.execute("CREATE SCHEMA optuna")
-    connection.close()
-    return url
 
 
 class Night:
@@ -167,6 +158,66 @@ def test_a_trial_that_diverges_is_told_with_its_reason_and_not_repeated(night, t
     ] * 2
 
 
+def test_a_hopeless_fold_stops_inside_and_the_table_tells_every_epoch(night, monkeypatch):
+    """The best recipe is at 1.0 from its second epoch on, every other one guesses."""
+    epochs_of = []
+
+    def train(pixels, labels, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+        history = []
+        for epoch in range(1, recipe.epochs + 1):
+            value = 0.5 if recipe.peak_lr < BASE.peak_lr or epoch == 1 else 1.0
+            history.append(
+                EpochRecord(
+                    epoch=epoch, train_loss=1.0, train_accuracy=0.5, validation_loss=1.0, validation_accuracy=value,
+                    validation_balanced_accuracy=value, validation_auroc=value, lr=recipe.peak_lr, seconds=0.0,
+                )
+            )  # fmt: skip
+            epochs_of.append(recipe.peak_lr)
+            on_epoch(history[-1])
+        return TrainedNetwork(state={}, best_epoch=recipe.epochs, history=tuple(history), spec=None)
+
+    monkeypatch.setattr(study_module, "train", train)
+    plan = StudyPlan(**{**PLAN.to_json(), "batch_sizes": (32,), "epochs": 6, "metric": "auroc"})
+    result = night.run(plan, "inside")
+    assert [trial["state"] for trial in result.trials] == ["complete", "pruned"]
+    assert result.trials[0]["peak_lr"] == BASE.peak_lr  # the base recipe's cell comes first
+    assert result.trials[1]["fold_curves"] == {"0": [0.5, 0.5]}
+    assert result.trials[1]["reason"] == "left behind in fold 1 after epoch 2"
+    assert result.fold_epochs == len(epochs_of) == 2 * 6 + 2
+    table = list(csv.DictReader(io.StringIO(trials_csv(result.trials))))
+    assert [(row["fold_1_epochs"], row["fold_2_epochs"], row["fold_1_score"]) for row in table] == [
+        ("6", "6", "1.0"),
+        ("2", "0", ""),
+    ]
+
+
+def test_a_new_study_begins_with_what_won_the_newest_earlier_one_and_draws_no_cell_twice(night, trainings):
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "epochs": 3, "trials": 27})
+    first = night.run(plan, "last night", base=BASE.with_changes(batch_size=16, peak_lr=1e-4))
+    assert (first.trials[0]["batch_size"], first.trials[0]["peak_lr"]) == (16, 1e-4)
+    night.run(StudyPlan(**{**plan.to_json(), "epochs": 2}), "another plan", base=BASE.with_changes(batch_size=16))
+    trainings.clear()
+    second = night.run(plan, "tonight", base=BASE.with_changes(batch_size=16, peak_lr=1e-4, seed=5))
+    assert (first.best_recipe.batch_size, first.best_recipe.peak_lr) == (32, 1e-3)
+    assert (second.trials[0]["batch_size"], second.trials[0]["peak_lr"]) == (32, 1e-3)
+    assert len(second.trials) == 4 and len(trainings) == 8 and len(set(trainings)) == 4
+
+
+def test_a_fold_that_lost_a_class_is_said_and_judges_no_trial(night, trainings, caplog):
+    night.folds = np.where(np.arange(48) % 4 == 0, 0, 1 + np.arange(48) // 4 % 2)  # no positive in fold 0
+    plan = StudyPlan(**{**PLAN.to_json(), "folds": 3, "trials": 1})
+    (trial,) = night.run(plan, "lost class").trials
+    assert set(trial["fold_scores"]) == {"1", "2"} and trial["state"] == "complete"
+    assert "Fold 0 of 3 has no positive radiograph" in caplog.text
+
+
+def test_a_study_is_drawn_in_three_pictures(night, trainings):
+    night.run(StudyPlan(**{**PLAN.to_json(), "prune": False}), "drawn")
+    pictures = draw_study(night.storage_url, "drawn")
+    assert set(pictures) == {"history", "parallel_coordinate", "importances"}
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+
+
 def test_a_study_of_other_data_or_another_plan_is_not_continued(night, trainings):
     night.run(PLAN, "mine")
     with pytest.raises(InvalidRecipe, match="begun with another"):
@@ -180,7 +231,10 @@ def test_what_a_study_cannot_do_without_is_said_in_a_sentence(night, trainings, 
     night.folds = np.zeros(48, dtype=int)
     with pytest.raises(NotEnoughData, match="Fold 1 of 2 is empty"):
         night.run(PLAN, "one fold")
-    night.folds = np.arange(48) % 2
+    night.folds = np.arange(48) % 2  # the classes take turns as well
+    with pytest.raises(NotEnoughData, match="Of 2 folds 0 have both classes"):
+        night.run(PLAN, "no class")
+    night.folds = np.arange(48) // 2 % 2
     night.storage_url = create_database()
     with pytest.raises(SchemaMismatch, match="fracture migrate"):
         night.run(PLAN, "no schema")

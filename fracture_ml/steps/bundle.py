@@ -1,0 +1,23 @@
+"""Opens the bundle of a registered version, or refuses it and says so to a person."""
+
+from fracture_ml.core.errors import BundleMismatch, ObjectNotFound
+from fracture_ml.core.records import ModelVersion
+from fracture_ml.model.bundle import Bundle
+from fracture_ml.stores import Stores
+
+
+def open_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
+    """The registered bundle; where it is not what was registered, an alert is opened before it is refused.
+
+    Raises: BundleMismatch, StorageUnavailable.
+    """
+    subject = f"version {registered.version}"
+    try:
+        data = stores.bucket.read(registered.bundle_key)
+        bundle = Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
+    except (BundleMismatch, ObjectNotFound) as fault:
+        sentence = f"The bundle of {subject} is refused, and nothing is scored with it. {fault}"
+        stores.monitoring.raise_alert("bundle", subject, sentence)
+        raise BundleMismatch(sentence) from None
+    stores.monitoring.settle_alert("bundle", subject)
+    return bundle

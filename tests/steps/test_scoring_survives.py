@@ -1,0 +1,285 @@
+"""Whatever dies while a backlog is scored, every radiograph has exactly one outcome, and every picture its row."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import Running, new_postgres, new_s3
+from sqlalchemy import text
+
+from fracture_ml.core.errors import BundleMismatch
+from fracture_ml.steps import scoring_run
+from fracture_ml.steps.predict import predict_files
+from fracture_ml.steps.score import score_batch
+from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.worklist import rank_worklist
+from fracture_ml.stores import Stores, open_stores
+from fracture_ml.stores.bucket import open_bucket
+from fracture_ml.stores.database import connect, migrate, transaction
+from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Servers, settings and stores of one test."""
+
+    stores: Stores
+    settings: Settings
+    environment: dict[str, str]
+
+    def start_worker(self) -> subprocess.Popen:
+        """`fracture score`, as a process of its own."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FRACTURE_")}
+        return subprocess.Popen(
+            [Path(sys.executable).with_name("fracture"), "score"],
+            env=kept | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def rows(self) -> dict[tuple[int, int], tuple]:
+        """(version, radiograph) -> the whole outcome, with when it was written."""
+        with transaction(self.stores.engine) as connection:
+            rows = connection.execute(text("SELECT * FROM fracture.prediction")).mappings().all()
+        return {(row["version"], row["radiograph_id"]): tuple(map(str, row.values())) for row in rows}
+
+    def pictures(self) -> tuple[set[str], set[str]]:
+        """Keys that rows name, and keys that are in the bucket."""
+        with transaction(self.stores.engine) as connection:
+            named = connection.execute(
+                text("SELECT unnest(ARRAY[heat_map_key, overlay_key]) FROM fracture.prediction")
+            ).scalars()
+            return {key for key in named if key}, {found.key for found in self.stores.bucket.list("attention/")}
+
+
+def place_of(database_url: str, s3, bucket, folder: Path) -> Place:
+    environment = {
+        "FRACTURE_STACK_DIR": str(folder),
+        "FRACTURE_DATABASE_URL": database_url,
+        "FRACTURE_S3_BUCKET": bucket.name,
+        "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url,
+        "FRACTURE_S3_ACCESS_KEY": s3.access_key,
+        "FRACTURE_S3_SECRET_KEY": s3.secret_key,
+        "FRACTURE_SITE_SECRET": "a secret for the tests",
+        "FRACTURE_DEVICE": "cpu",
+        "FRACTURE_CACHE_DIR": str(folder / "cache"),
+    }
+    values = {name.removeprefix("FRACTURE_").lower(): value for name, value in environment.items()}
+    return Place(
+        stores=open_stores(database_url=database_url, bucket=bucket),
+        settings=Settings(_env_file=None, **values),
+        environment=environment,
+    )
+
+
+@pytest.fixture
+def place(create_database: Callable[[], str], s3, bucket, tmp_path: Path) -> Place:
+    url = create_database()
+    migrate(url)
+    return place_of(url, s3, bucket, tmp_path)
+
+
+@pytest.fixture
+def own_servers(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[tuple[Place, Running, Running]]:
+    """A place on a Postgres and an S3 that the test may stop."""
+    postgres, running_postgres = new_postgres(tmp_path_factory.mktemp("own-postgres"))
+    s3, running_s3 = new_s3(tmp_path_factory.mktemp("own-s3"))
+    try:
+        url = postgres.url(role="fracture", password="owner-password", database="fracture")
+        migrate(url)
+        bucket = open_bucket(
+            name="own",
+            endpoint_url=s3.endpoint_url,
+            region="us-east-1",
+            access_key=s3.access_key,
+            secret_key=s3.secret_key,
+        )
+        bucket.ensure()
+        yield place_of(url, s3, bucket, tmp_path), running_postgres, running_s3
+    finally:
+        for running in (running_postgres, running_s3):
+            if running.process.poll() is None:
+                running.stop()
+        s3.remove_sockets()
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)
+
+
+def wait_until_it_writes(place: Place, worker: subprocess.Popen) -> None:
+    """Until there are pictures that no row names yet, or nothing was left to do."""
+
+    def writes() -> bool:
+        named, stored = place.pictures()
+        return bool(stored - named) or worker.poll() is not None
+
+    wait_for(writes)
+
+
+def finish(worker: subprocess.Popen, timeout_s: float = 200.0) -> str:
+    said, _ = worker.communicate(timeout=timeout_s)
+    assert worker.returncode == 0, said
+    return said
+
+
+@pytest.mark.timeout(1200 if FULL else 300)
+def test_a_scoring_worker_that_is_killed_again_and_again_leaves_exactly_one_outcome_per_radiograph(place):
+    backlog, kills = (2000, 20) if FULL else (600, 4)
+    ids = receive_drawn(place.stores, backlog)
+    version = promote_drawn(place.stores).version
+    rng = random.Random(4)
+    before: dict = {}
+    for kill in range(kills):
+        worker = place.start_worker()
+        wait_until_it_writes(place, worker)
+        time.sleep(rng.uniform(0, 0.3))
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+        now = place.rows()
+        assert now.items() >= before.items(), f"an outcome changed after kill {kill}"
+        before = now
+        if len(before) == backlog:
+            break
+    score_all(place)
+    rows = place.rows()
+    assert rows.items() >= before.items()
+    assert sorted(rows) == [(version, radiograph_id) for radiograph_id in ids]
+    named, stored = place.pictures()
+    assert len(named) > backlog / 2  # two pictures for about half of them
+    assert named == stored
+
+
+def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
+    ids = receive_drawn(place.stores, 1500)
+    version = promote_drawn(place.stores).version
+    workers = [place.start_worker() for _ in range(4 if FULL else 2)]
+    for worker in workers:
+        worker.communicate(timeout=200)  # one that ends while its neighbour still holds a block says what is missing
+    assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in ids]
+    named, stored = place.pictures()
+    assert named == stored
+    assert place.stores.predictions.reconcile(version)["missing"] == 0
+
+
+def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_holder_is_gone(place):
+    ids = receive_drawn(place.stores, 300)
+    version = promote_drawn(place.stores).version
+    work = {"version": version, "first": ids[0], "last": ids[-1]}
+    holder = connect(place.environment["FRACTURE_DATABASE_URL"])
+    with transaction(holder) as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:version, 0)"), {"version": version})
+        done = score_batch(place.stores, place.settings, **work)
+        assert done["due"] == len([one for one in ids if one >= 256])
+        assert score_batch(place.stores, place.settings, **work) == {"due": 0, "scored": 0, "rejected": 0}
+    assert score_batch(place.stores, place.settings, **work)["due"] == len([one for one in ids if one < 256])
+    assert scoring_run.reconcile(place.stores, version=version, through=ids[-1])["missing"] == 0
+
+
+@pytest.mark.parametrize("server", ["postgres", "s3"])
+@pytest.mark.timeout(300)
+def test_a_server_that_is_away_in_the_middle_of_a_run_is_waited_for(own_servers, server):
+    place, *running = own_servers
+    ids = receive_drawn(place.stores, 600)
+    version = promote_drawn(place.stores).version
+    worker = place.start_worker()
+    wait_for(lambda: any(place.pictures()[1]))
+    gone = running[["postgres", "s3"].index(server)]
+    gone.stop()
+    time.sleep(20 if FULL else 2)
+    assert worker.poll() is None
+    back = Running(gone.program)
+    try:
+        said = finish(worker)
+        assert "Trying again in" in said and "Traceback" not in said
+        assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in ids]
+        named, stored = place.pictures()
+        assert named == stored
+    finally:
+        back.stop()
+
+
+def test_open_items_are_scored_anew_by_a_new_champion_and_what_was_read_keeps_its_score(place):
+    ids = receive_drawn(place.stores, 6)
+    first = promote_drawn(place.stores)
+    score_all(place)
+    stores = place.stores
+    items = stores.worklist.open_items(limit=10)
+    read = items[0]
+    stores.worklist.act(
+        read["study_key"],
+        "report",
+        actor="a reader",
+        row_version=read["row_version"],
+        details={"value": "positive", "comment": ""},
+    )
+    second = promote_drawn(stores, seed=1)
+    # While a run of the old champion ends, no score disappears.
+    rank_worklist(stores, place.settings, version=first.version)
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {first.version}
+    score_all(place)
+    assert sorted(place.rows()) == [(one.version, i) for one in (first, second) for i in ids]
+    still_open = stores.worklist.open_items(limit=10)
+    assert {row["model_version"] for row in still_open} == {second.version} and len(still_open) == 5
+    assert all(float(row["score"]) == pytest.approx(of(place, second.version, row), abs=1e-3) for row in still_open)
+    kept = stores.worklist.item_of(read["study_key"])
+    assert (kept["version"], kept["score"]) == (first.version, pytest.approx(float(read["score"]), abs=1e-3))
+
+
+def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps_scoring(place, tmp_path):
+    stores = place.stores
+    receive_drawn(stores, 4)
+    first = promote_drawn(stores)
+    score_all(place)
+    second = promote_drawn(stores, seed=1)
+    whole = stores.bucket.read(second.bundle_key)
+    stores.bucket.write(second.bundle_key, whole[:-1] + b"x")
+    late = receive_drawn(stores, 2)
+    score_all(place)
+    assert {version for version, _ in place.rows()} == {first.version}
+    assert {radiograph_id for _, radiograph_id in place.rows()} >= set(late)
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {first.version}
+    (alert,) = stores.monitoring.open_alerts()
+    assert (alert["kind"], alert["subject"]) == ("bundle", f"version {second.version}")
+    (tmp_path / "one.png").write_bytes(drawn_png(0))
+    assert len(list(predict_files(stores, place.settings, [tmp_path / "one.png"]))) == 1
+    with pytest.raises(BundleMismatch):
+        score_batch(stores, place.settings, version=second.version, first=1, last=9)
+
+    stores.bucket.write(second.bundle_key, whole)
+    score_all(place)
+    assert stores.monitoring.open_alerts() == []
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {second.version}
+
+
+def test_a_radiograph_that_is_gone_from_the_bucket_is_an_outcome(place):
+    ids = receive_drawn(place.stores, 3)
+    version = promote_drawn(place.stores).version
+    (gone,) = place.stores.radiographs.stored(ids[1:2])
+    place.stores.bucket.delete(gone.object_key)
+    score_all(place)
+    assert [place.stores.predictions.prediction_of(version, i)["reason"] is None for i in ids] == [True, False, True]
+
+
+def score_all(place: Place) -> None:
+    """What an hour does: plan, score, reconcile, rank."""
+    plan = scoring_run.plan_scoring(place.stores)
+    for batch in scoring_run.cut_batches(place.stores, batch_size=2000, **plan):
+        score_batch(place.stores, place.settings, **batch)
+    assert scoring_run.reconcile(place.stores, **plan)["missing"] == 0
+    rank_worklist(place.stores, place.settings, version=plan["version"])
+
+
+def of(place: Place, version: int, row: dict) -> float:
+    return place.stores.predictions.prediction_of(version, row["radiograph_id"])["calibrated"]

@@ -1,0 +1,147 @@
+"""The night's training, killed again and again: what it ends with is what it would have ended with."""
+
+import logging
+import multiprocessing
+import random
+import time
+import uuid
+from datetime import UTC, datetime
+from multiprocessing.context import ForkServerProcess
+
+import pytest
+import torch
+
+from fracture_ml.core.errors import StorageUnavailable
+from fracture_ml.core.recipe import StudyPlan, TrainRecipe
+from fracture_ml.demo.dataset import write_inbox
+from fracture_ml.model.bundle import Bundle
+from fracture_ml.steps import ingest, retrain, snapshot
+from fracture_ml.steps.context import open_configured_bucket, open_context
+from fracture_ml.steps.model_card import study_folder
+from fracture_ml.steps.presets import NightlyWork
+from fracture_ml.steps.settings import Settings
+
+RECIPE = TrainRecipe(image_size_px=32, epochs=6, batch_size=32).to_json()
+KILLS = 5
+
+
+@pytest.fixture(scope="module")
+def facts(database_url, s3, tmp_path_factory) -> dict:
+    """What a place decides, for this module alone: the fields of Settings."""
+    facts = {
+        "database_url": database_url,
+        "s3_bucket": f"test-{uuid.uuid4().hex[:12]}",
+        "s3_endpoint_url": s3.endpoint_url,
+        "s3_access_key": s3.access_key,
+        "s3_secret_key": s3.secret_key,
+        "site_secret": "a secret for the tests",
+        "cache_dir": tmp_path_factory.mktemp("cache"),
+        "initial_weights": "none",
+        "device": "cpu",
+        "checkpoint_seconds": 0,
+    }
+    open_configured_bucket(Settings(_env_file=None, **facts)).ensure()
+    return facts
+
+
+@pytest.fixture(scope="module")
+def snapshot_id(facts, tmp_path_factory) -> str:
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    folder = tmp_path_factory.mktemp("drawn")
+    write_inbox(folder, patients=30, seed=11)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        stores.bucket.write(f"inbox/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    ingest.ingest_inbox(stores, settings)
+    return snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
+
+
+def train_here(facts: dict, snapshot_id: str) -> None:
+    """A whole training task, in the process that this is called in."""
+    torch.set_num_threads(1)
+    settings = Settings(_env_file=None, **facts)
+    retrain.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=RECIPE)
+
+
+def start_training(facts: dict, snapshot_id: str) -> ForkServerProcess:
+    """In a process of its own. The server that it is forked from has torch imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fracture_ml.steps.retrain"])
+    process = context.Process(target=train_here, args=(facts, snapshot_id), daemon=True)
+    process.start()
+    return process
+
+
+def trained_state(stores, key: str) -> dict[str, torch.Tensor]:
+    result = retrain._find_json(stores, key)
+    return Bundle.from_bytes(stores.bucket.read(result["bundle_key"]), expected_sha256=result["bundle_sha256"]).state
+
+
+def wait_for_checkpoints(stores, process: ForkServerProcess, wanted: int) -> bool:
+    """Whether so many checkpoints came before the training ended."""
+    seen = {found.etag for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")}
+    wanted += len(seen)
+    while process.is_alive() and len(seen) < wanted:
+        seen |= {found.etag for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")}
+        time.sleep(0.02)
+    return process.is_alive()
+
+
+def test_a_training_killed_at_five_random_moments_ends_with_the_same_weights_to_the_bit(facts, snapshot_id):
+    stores = open_context(Settings(_env_file=None, **facts))
+    unkilled = start_training({**facts, "checkpoint_seconds": 3600}, snapshot_id)
+    unkilled.join()
+    assert unkilled.exitcode == 0
+    (key,) = [found.key for found in stores.bucket.list("training/") if found.key.endswith("trained.json")]
+    expected = trained_state(stores, key)
+    stores.bucket.delete(key)
+
+    chance = random.Random(3)
+    for _ in range(KILLS):
+        process = start_training(facts, snapshot_id)
+        assert wait_for_checkpoints(stores, process, chance.randint(0, 1)), "it ended before it was killed"
+        time.sleep(chance.uniform(0, 0.5))
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+    last = start_training({**facts, "checkpoint_seconds": 3600}, snapshot_id)
+    last.join()
+    assert last.exitcode == 0
+
+    state = trained_state(stores, key)
+    assert state.keys() == expected.keys()
+    assert [name for name in state if not torch.equal(state[name], expected[name])] == []
+    assert [found.key for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")] == []
+
+
+def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot_id):
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    plan = StudyPlan(
+        batch_sizes=(32,), peak_lrs=(1e-3,), schedulers=("cosine", "step"), folds=2, epochs=1, image_size_px=32
+    )
+    work = NightlyWork(study=plan, recipe=TrainRecipe.from_json(RECIPE))
+    tuned = retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work)
+    folder = study_folder(tuned["study_name"])
+    left = {found.key.removeprefix(f"{folder}/") for found in stores.bucket.list(f"{folder}/")}
+    assert left >= {"trials.json", "trials.csv", "history.png", "parallel_coordinate.png"}
+    assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
+    assert retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
+
+
+def test_a_full_bucket_costs_the_checkpoint_and_not_the_training(facts, snapshot_id, monkeypatch, caplog):
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    write = stores.bucket.write
+
+    def refuse_checkpoints(key: str, data: bytes, *media_type: str) -> None:
+        if key.endswith("checkpoint.pt"):
+            raise StorageUnavailable("Object storage has no space left: make room behind FRACTURE_S3_ENDPOINT_URL.")
+        write(key, data, *media_type)
+
+    monkeypatch.setattr(stores.bucket, "write", refuse_checkpoints)
+    with caplog.at_level(logging.WARNING):
+        recipe = {**RECIPE, "epochs": 1}
+        trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
+    assert trained["best_epoch"] == 1
+    assert "no checkpoint this time, the training goes on: Object storage has no space left" in caplog.text
