@@ -34,7 +34,7 @@ lint: install
 	.venv/bin/lint-imports
 
 bench: install
-	@set -e; for benchmark in training; do echo "== $$benchmark"; .venv/bin/python -m benchmarks.$$benchmark; done
+	@set -e; for benchmark in training tuning scoring ingest planning; do echo "== $$benchmark"; .venv/bin/python -m benchmarks.$$benchmark; done
 
 lock: .venv/bin/uv
 	$(COMPILE) --extra dev --output-file requirements.lock

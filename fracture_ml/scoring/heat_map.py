@@ -20,9 +20,10 @@ _SHORTEST_LONG_SIDE_PX = 320  # smaller images are enlarged, so that the caption
 _MAP_SIDE_PX = 112  # a grid of 7 x 7 holds no more
 _BOX_SHARE = 0.5  # the box holds what reaches this share of the maximum
 _OPACITY = 0.6
-# The overlay is a PNG with a palette, five times cheaper than one in full colour: greys without attention, then fewer
-# for each of twelve levels of attention, as more and more of the grey is covered. Together at most 256.
-_GREYS = (64, *np.linspace(21, 10, 12).round().astype(int).tolist())
+# The overlay is a PNG with a palette, which costs a third of one in full colour: 96 greys without attention, and 16 for
+# each of ten levels of it. What does not reach a fifth of the maximum is no place to look at, and stays grey.
+_GREYS = (96, *[16] * 10)
+_SHOWN_FROM = 0.2
 
 
 def class_activation_maps(feature_maps: Tensor, class_weights: Tensor) -> np.ndarray:
@@ -125,7 +126,8 @@ def overlay_png(pixels: np.ndarray, attention: np.ndarray) -> bytes:
 def _palette() -> tuple[np.ndarray, bytes]:
     """The palette's entry for every attention (0 to 255) over every grey, uint8 (256 * 256,), and the palette."""
     levels = len(_GREYS) - 1
-    level = np.rint(np.arange(256) * levels / 255).astype(int)  # (256,)
+    shown = (np.arange(256) / 255 - _SHOWN_FROM) / (1 - _SHOWN_FROM)
+    level = np.ceil(shown.clip(min=0) * levels).astype(int)  # (256,)
     first = np.concatenate([[0], np.cumsum(_GREYS)])[level][:, None]  # (256, 1)
     greys = np.array(_GREYS)[level][:, None]
     entries = first + np.arange(256)[None] * greys // 256  # (256, 256)

@@ -32,7 +32,6 @@ class BatchGradients:
         Raises:  OutOfMemory: not even one image at a time.
         """
         while True:
-            self._network.zero_grad(set_to_none=True)
             try:
                 return self._whole(inputs, truth) if self._images_at_once is None else self._parts(inputs, truth)
             except torch.OutOfMemoryError:
@@ -42,12 +41,14 @@ class BatchGradients:
     def _whole(self, inputs: Tensor, truth: Tensor) -> Tensor:
         with autocast(inputs.device):
             logits = self._network(inputs)  # (B, 2)
+        self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory that this lets go of
         F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing).backward()
         return logits.detach()
 
     def _parts(self, inputs: Tensor, truth: Tensor) -> Tensor:
         total = truth.numel() if self._weights is None else self._weights[truth].sum()  # what a mean divides by
         parts = -(-len(inputs) // self._images_at_once)
+        self._network.zero_grad(set_to_none=True)
         answers = []
         for part, answer in zip(inputs.tensor_split(parts), truth.tensor_split(parts), strict=True):
             with autocast(inputs.device):

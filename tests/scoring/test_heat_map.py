@@ -110,13 +110,13 @@ def test_the_overlay_keeps_the_radiograph_where_there_is_no_attention_and_has_a_
     assert overlay[320:].max() > 200  # the letters
 
 
-@pytest.mark.parametrize("level", [0.0, 0.25, 0.6, 1.0])
-def test_the_palette_holds_the_blend_of_grey_and_attention(level):
+@pytest.mark.parametrize(("level", "share"), [(0.0, 0), (0.19, 0), (0.34, 0.2), (0.58, 0.5), (1.0, 1)])
+def test_the_palette_holds_the_blend_of_grey_and_attention_from_a_fifth_of_the_maximum_on(level, share):
     pixels = np.tile(np.arange(0, 256, dtype=np.uint8).repeat(2), (400, 1))  # (400, 512)
     attention = np.full((88, 112), level, np.float32)
     overlay = np.asarray(Image.open(io.BytesIO(overlay_png(pixels, attention))).convert("RGB"))[:400]
-    colour = np.array(colormaps["inferno"](0.2 + 0.7 * level)[:3]) * 255
-    blend = pixels[..., None] * (1 - 0.6 * level) + colour * 0.6 * level
+    colour = np.array(colormaps["inferno"](0.2 + 0.7 * share)[:3]) * 255
+    blend = pixels[..., None] * (1 - 0.6 * share) + colour * 0.6 * share
     assert np.abs(overlay - blend).max() <= 16
     assert np.abs((overlay - blend).mean()) < 4
 
