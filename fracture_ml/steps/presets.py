@@ -48,10 +48,10 @@ PRESETS = {
             epochs=1,
             image_size_px=64,
             metric="auroc",
-            time_budget_s=3 * 60,
+            time_budget_s=150,
         ),
         recipe=TrainRecipe(
-            image_size_px=160, first_size_px=96, epochs=22, selection_metric="auroc", balance="weighted_loss"
+            image_size_px=128, first_size_px=96, epochs=22, selection_metric="auroc", balance="weighted_loss"
         ),
     ),
     "nightly": NightlyWork(
