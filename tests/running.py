@@ -78,6 +78,7 @@ def new_s3(folder: Path) -> tuple[S3Server, Running]:
         port=find_free_ports(PORTS)[0],
         access_key="test-access-key",
         secret_key=secrets.token_urlsafe(24),
+        volume_size_mb=32,  # room for the buckets of hundreds of tests
     )
     server.prepare()
     running = Running(server.program())

@@ -32,6 +32,7 @@ class S3Server:
     port: int
     access_key: str
     secret_key: str = field(repr=False)
+    volume_size_mb: int = 1024  # a bucket begins with seven volumes, and the free disk over this size is all there are
 
     @property
     def endpoint_url(self) -> str:
@@ -75,7 +76,8 @@ class S3Server:
         command += [f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.telemetry=false"]
         # The only master elects itself at once; the default waits 10 s for others whenever it starts again.
         command += ["-master.electionTimeout=1s"]
-        command += ["-master.volumeSizeLimitMB=1024", f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"]
+        command += [f"-master.volumeSizeLimitMB={self.volume_size_mb}", f"-volume.port={volume}"]
+        command += [f"-volume.port.grpc={volume_grpc}"]
         command += ["-volume.max=0", "-volume.preStopSeconds=0", f"-filer.port={filer}"]
         command += [f"-filer.port.grpc={filer_grpc}", "-filer.localSocket=filer.sock"]
         command += ["-filer.exposeDirectoryData=false", "-filer.disableDirListing"]

@@ -145,7 +145,7 @@ def score_all(stores: Stores, settings: Settings, version: int) -> dict[str, int
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the highest memory is read from Linux's /proc")
 def test_every_damaged_file_becomes_an_outcome_or_a_quarantine_row_and_memory_stays_bounded(opened):
     stores, settings = opened
-    files = damaged(2000 if FULL else 300, seed=1)
+    files = damaged(2000 if FULL else 160, seed=1)
     for number, content in enumerate(files):
         stores.bucket.write(f"inbox/{number}", content)
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten

@@ -136,7 +136,7 @@ def finish(worker: subprocess.Popen, timeout_s: float = 200.0) -> str:
 
 @pytest.mark.timeout(1200 if FULL else 300)
 def test_a_scoring_worker_that_is_killed_again_and_again_leaves_exactly_one_outcome_per_radiograph(place):
-    backlog, kills = (2000, 20) if FULL else (600, 4)
+    backlog, kills = (2000, 20) if FULL else (400, 3)
     ids = receive_drawn(place.stores, backlog)
     version = promote_drawn(place.stores).version
     rng = random.Random(4)
@@ -162,7 +162,7 @@ def test_a_scoring_worker_that_is_killed_again_and_again_leaves_exactly_one_outc
 
 
 def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
-    ids = receive_drawn(place.stores, 1500)
+    ids = receive_drawn(place.stores, 2000 if FULL else 700)
     version = promote_drawn(place.stores).version
     workers = [place.start_worker() for _ in range(4 if FULL else 2)]
     for worker in workers:
@@ -191,7 +191,7 @@ def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_hold
 @pytest.mark.timeout(300)
 def test_a_server_that_is_away_in_the_middle_of_a_run_is_waited_for(own_servers, server):
     place, *running = own_servers
-    ids = receive_drawn(place.stores, 600)
+    ids = receive_drawn(place.stores, 2000 if FULL else 400)
     version = promote_drawn(place.stores).version
     worker = place.start_worker()
     wait_for(lambda: any(place.pictures()[1]))
