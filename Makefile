@@ -26,8 +26,11 @@ up: install
 down: install
 	.venv/bin/fracture stack down
 
+# The tests of the whole stack wait for Airflow most of the time: they run beside the others, and are printed last.
 test: lint
-	.venv/bin/python -m pytest
+	@said=$$(mktemp); .venv/bin/python -m pytest tests/stack >"$$said" 2>&1 & stack=$$!; \
+	.venv/bin/python -m pytest --ignore tests/stack; others=$$?; \
+	wait $$stack; stack=$$?; cat "$$said"; rm -f "$$said"; exit $$((others + stack))
 
 lint: install
 	.venv/bin/ruff check .
