@@ -29,6 +29,7 @@ down: install
 # The tests of the whole stack wait for Airflow most of the time: they run beside the others, and are printed last.
 test: lint
 	@said=$$(mktemp); .venv/bin/python -m pytest tests/stack >"$$said" 2>&1 & stack=$$!; \
+	trap 'kill $$stack' INT TERM; \
 	.venv/bin/python -m pytest --ignore tests/stack; others=$$?; \
 	wait $$stack; stack=$$?; cat "$$said"; rm -f "$$said"; exit $$((others + stack))
 

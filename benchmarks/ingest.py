@@ -10,7 +10,6 @@ python -m benchmarks.ingest [--json FILE] [--data FOLDER] [--images 512] [--roun
 """
 
 import argparse
-import json
 import statistics
 import struct
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from benchmarks.radiographs import jpegs
+from benchmarks.report import parser_of, report
 from benchmarks.servers import Servers, running_servers
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import decode
@@ -137,8 +137,7 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of FracAtlas; without it the radiographs are drawn")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
@@ -146,9 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     with running_servers() as servers:
         result = measure(options, servers)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ sees it, best and median of the repetitions; what is due are the newest radiogra
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from sqlalchemy import text
 
 from benchmarks.radiographs import jpegs, promote, random_bundle
+from benchmarks.report import parser_of, report
 from benchmarks.servers import Servers, running_servers
 from fracture_ml.stores import Stores
 from fracture_ml.stores.database import query, transaction
@@ -83,8 +82,7 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--scored", type=int, default=1_000_000)
     parser.add_argument("--due", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=20)
@@ -92,9 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     with running_servers() as servers:
         result = measure(options, servers)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

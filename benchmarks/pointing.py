@@ -7,10 +7,8 @@ boxes cover. By the size of the image's boxes. Every image counts, whatever its 
     python -m benchmarks.pointing --data FOLDER --bundle FILE [--images N] [--json FILE]
 """
 
-import argparse
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.report import parser_of, report
 from fracture_ml.core.records import Box, MediaType, OperatingPoints, Scored, StoredRadiograph
 from fracture_ml.data.labels import claims_of_label_file
 from fracture_ml.model.bundle import Bundle
@@ -102,18 +101,15 @@ def _summary(pointed: Sequence[Pointed]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a folder of FracAtlas")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle.pt of a version, from the bucket")
     parser.add_argument("--images", type=int)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     content = options.bundle.read_bytes()
     bundle = Bundle.from_bytes(content, expected_sha256=hashlib.sha256(content).hexdigest())
     result = measure(options.data, bundle, options.images)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

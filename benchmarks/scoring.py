@@ -20,7 +20,6 @@ weights, with operating points that flag a fifth of the images.
 
 import argparse
 import io
-import json
 import multiprocessing
 import re
 import statistics
@@ -35,6 +34,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks.radiographs import flagging_nothing, jpegs, mixed_jpegs, promote, random_bundle, receive, scored
+from benchmarks.report import parser_of, report
 from benchmarks.servers import Servers, running_servers
 from fracture_ml.data.preprocess import to_model_input
 from fracture_ml.evaluation.calibration import Calibration
@@ -211,8 +211,7 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of FracAtlas; without it the radiographs are drawn")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
@@ -222,9 +221,7 @@ def main() -> None:
     options = parser.parse_args()
     with running_servers() as servers:
         result = measure(options, servers)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

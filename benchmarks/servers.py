@@ -1,22 +1,18 @@
 """A real Postgres and a real S3 in a temporary folder, for as long as a benchmark runs."""
 
-import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fracture_ml.stack.postgres import PostgresServer
-from fracture_ml.stack.program import find_free_ports
-from fracture_ml.stack.s3 import PORTS, S3Server
+from fracture_ml.stack.s3 import S3Server
 from fracture_ml.steps.context import open_context
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.database import migrate
-from tests.running import Running
-
-_PASSWORD = "owner-password"
+from tests.running import OWNER_PASSWORD, new_postgres, new_s3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Servers:
         """Settings for a database and a bucket of this name; `create` makes them."""
         return Settings(
             _env_file=None,
-            database_url=self.postgres.url(role="fracture", password=_PASSWORD, database=name),
+            database_url=self.postgres.url(role="fracture", password=OWNER_PASSWORD, database=name),
             s3_bucket=name,
             s3_endpoint_url=self.s3.endpoint_url,
             s3_access_key=self.s3.access_key,
@@ -54,29 +50,12 @@ class Servers:
 @contextmanager
 def running_servers() -> Iterator[Servers]:
     """Both, on free ports, with Postgres as durable as in production."""
-    with tempfile.TemporaryDirectory(prefix="fracture-benchmark-") as name:
+    with tempfile.TemporaryDirectory(prefix="fracture-benchmark-") as name, ExitStack() as ending:
         folder = Path(name)
         (folder / "postgres").mkdir()
-        postgres = PostgresServer(
-            folder=folder / "postgres", port=find_free_ports(1)[0], password=secrets.token_urlsafe(12)
-        )
-        s3 = S3Server(
-            folder=folder / "s3",
-            port=find_free_ports(PORTS)[0],
-            access_key="benchmark",
-            secret_key=secrets.token_urlsafe(24),
-        )
-        running: list[Running] = []
-        try:
-            for server in (postgres, s3):
-                server.prepare()
-                running.append(Running(server.program()))
-                server.wait_until_ready()
-            roles = "CREATE ROLE fracture LOGIN PASSWORD :'password';\n"
-            postgres.run_script(f"\\getenv password OWNER_PASSWORD\n{roles}", {"OWNER_PASSWORD": _PASSWORD})
-            postgres.run_script("CREATE ROLE fracture_reader LOGIN;\n")
-            yield Servers(postgres=postgres, s3=s3, folder=folder)
-        finally:
-            for program in running:
-                program.stop()
-            s3.remove_sockets()
+        postgres, running = new_postgres(folder / "postgres", durable=True)
+        ending.callback(running.stop)
+        s3, running = new_s3(folder / "s3", volume_size_mb=1024)
+        ending.callback(s3.remove_sockets)
+        ending.callback(running.stop)
+        yield Servers(postgres=postgres, s3=s3, folder=folder)

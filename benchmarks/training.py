@@ -18,8 +18,6 @@ threads as there are cores, keeping nothing.
     python -m benchmarks.training [--json FILE] [--image-size-px 224] [--batch-size 32] [--rounds 3] [--data FOLDER]
 """
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -36,6 +34,7 @@ from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.labelled import LabelledRadiographs, labelled_radiographs
+from benchmarks.report import parser_of, report
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.imaging.decode import decode
@@ -207,8 +206,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="where to write what is printed")
+    parser = parser_of(__doc__)
     parser.add_argument("--image-size-px", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images", type=int, default=512, help="radiographs of the cache")
@@ -226,9 +224,7 @@ def main() -> None:
         rounds=options.rounds,
         data=options.data,
     )
-    print(json.dumps(result, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

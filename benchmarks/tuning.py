@@ -10,8 +10,6 @@ grid's best mean over the folds; `winner_score`: the pruned study's winner, by i
     python -m benchmarks.tuning [--json FILE] [--data FOLDER] [--images 200] [--epochs 3] [--folds 5]
 """
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.labelled import labelled_radiographs
+from benchmarks.report import parser_of, report
 from fracture_ml.core.recipe import SCHEDULERS, StudyPlan, TrainRecipe
 from fracture_ml.model.device import choose_device
 from fracture_ml.training.study import StudyProgress, StudyResult, run_study
@@ -96,8 +95,7 @@ def measure(plan: StudyPlan, *, images: int, data: Path | None) -> dict[str, obj
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="where to write the result, with every trial")
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder in FracAtlas's layout; without it, radiographs are drawn")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--image-size-px", type=int, default=64)
@@ -119,9 +117,8 @@ def main() -> None:
         time_budget_s=_NO_END_S,
     )
     result = measure(plan, images=options.images, data=options.data)
-    print(json.dumps({key: value for key, value in result.items() if not key.endswith("_trials")}, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    shown = {key: value for key, value in result.items() if not key.endswith("_trials")}
+    report(result, options.json, printed=shown)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import new_postgres, new_s3
+from running import bucket_on, new_postgres, new_s3
 
 from fracture_ml.stack.postgres import PostgresServer
 from fracture_ml.stack.s3 import S3Server
@@ -76,17 +76,7 @@ def reader_url(database_url: str) -> str:
 @pytest.fixture
 def bucket(s3: S3Server):
     """An empty bucket of this test's own."""
-    from fracture_ml.stores.bucket import open_bucket
-
-    opened = open_bucket(
-        name=f"test-{uuid.uuid4().hex[:12]}",
-        endpoint_url=s3.endpoint_url,
-        region="us-east-1",
-        access_key=s3.access_key,
-        secret_key=s3.secret_key,
-    )
-    opened.ensure()
-    return opened
+    return bucket_on(s3, f"test-{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture

@@ -50,21 +50,12 @@ class AirflowRuns:
 
     def find_run_since(self, dag_id: str, since: datetime) -> str | None:
         """The earliest run of the DAG that was queued at or after `since`."""
-        runs = self._json(
-            "GET",
-            f"/api/v2/dags/{dag_id}/dagRuns",
-            params={"run_after_gte": since.astimezone(UTC).isoformat(), "order_by": "run_after", "limit": 10},
-        )["dag_runs"]
-        return runs[0]["dag_run_id"] if runs else None
+        return next(self._run_ids(dag_id, run_after_gte=since.astimezone(UTC).isoformat()), None)
 
     def find_active_run(self, dag_id: str, *, but: str) -> str | None:
         """The oldest run of the DAG that is under way, another than `but`."""
-        runs = self._json(
-            "GET",
-            f"/api/v2/dags/{dag_id}/dagRuns",
-            params={"state": ["queued", "running"], "order_by": "run_after", "limit": 10},
-        )["dag_runs"]
-        return next((run["dag_run_id"] for run in runs if run["dag_run_id"] != but), None)
+        active = self._run_ids(dag_id, state=["queued", "running"])
+        return next((run_id for run_id in active if run_id != but), None)
 
     def follow(self, dag_id: str, run_id: str, *, timeout_s: float, on_look: Callable[[list[TaskLook]], None]) -> str:
         """Look at a run until it has finished; returns its state. Raises: StackError: not finished in time."""
@@ -76,6 +67,12 @@ class AirflowRuns:
                 return state
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         raise StackError(f"The run {run_id} of {dag_id} has not finished in {timeout_s:.0f} s")
+
+    def _run_ids(self, dag_id: str, **filters: Any) -> Iterator[str]:
+        """The oldest runs of the DAG that the filters let through, at most ten."""
+        params = {**filters, "order_by": "run_after", "limit": 10}
+        for run in self._json("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params)["dag_runs"]:
+            yield run["dag_run_id"]
 
     def _look(self, dag_id: str, run_id: str) -> Iterator[TaskLook]:
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"

@@ -20,8 +20,8 @@ _SHORTEST_LONG_SIDE_PX = 320  # smaller images are enlarged, so that the caption
 _MAP_SIDE_PX = 112  # a grid of 7 x 7 holds no more
 _BOX_SHARE = 0.5  # the box holds what reaches this share of the maximum
 _OPACITY = 0.6
-# The overlay is a PNG with a palette, which costs a third of one in full colour: 96 greys without attention, and 16 for
-# each of ten levels of it. What does not reach a fifth of the maximum is no place to look at, and stays grey.
+# The overlay is a PNG with a palette, which costs a sixth of one in full colour (docs/LOG.md): 96 greys without
+# attention, and 16 for each of ten levels of it. What does not reach a fifth of the maximum stays grey.
 _GREYS = (96, *[16] * 10)
 _SHOWN_FROM = 0.2
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from running import environment_of, settings_of
 from sqlalchemy import text
 
 from fracture_ml.steps import scoring_run
@@ -123,16 +124,7 @@ def memory_mib(name: str) -> float:
 def opened(create_database, s3, bucket, tmp_path) -> tuple[Stores, Settings]:
     url = create_database()
     migrate(url)
-    settings = Settings(
-        _env_file=None,
-        database_url=url,
-        s3_bucket=bucket.name,
-        s3_endpoint_url=s3.endpoint_url,
-        site_secret="a secret for the tests",
-        cache_dir=tmp_path / "cache",
-        device="cpu",
-        max_pixels=4_000_000,
-    )
+    settings = settings_of(environment_of(url, s3, bucket, tmp_path), max_pixels=4_000_000)
     return open_stores(database_url=url, bucket=bucket), settings
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from numpy.random import default_rng
 from PIL import Image
+from running import environment_of, settings_of
 
 from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, StorageUnavailable
 from fracture_ml.core.recipe import TrainRecipe
@@ -22,16 +23,7 @@ RECIPE = TrainRecipe(image_size_px=32, epochs=1, batch_size=32).to_json()
 
 @pytest.fixture
 def settings(database_url, s3, bucket, tmp_path) -> Settings:
-    return Settings(
-        _env_file=None,
-        database_url=database_url,
-        s3_bucket=bucket.name,
-        s3_endpoint_url=s3.endpoint_url,
-        site_secret="a secret for the tests",
-        cache_dir=tmp_path / "cache",
-        initial_weights="none",
-        device="cpu",
-    )
+    return settings_of(environment_of(database_url, s3, bucket, tmp_path), initial_weights="none")
 
 
 @pytest.fixture

@@ -4,22 +4,15 @@ from datetime import UTC, datetime
 
 from numpy.random import default_rng
 from PIL import Image
+from running import environment_of, settings_of
 
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.steps import ingest
-from fracture_ml.steps.settings import Settings
 
 
 def test_labels_of_unknown_images_wait_for_them_and_train_nothing(stores, s3, bucket, database_url, tmp_path):
-    settings = Settings(
-        _env_file=None,
-        database_url=database_url,
-        s3_bucket=bucket.name,
-        s3_endpoint_url=s3.endpoint_url,
-        site_secret="a secret for the tests",
-        cache_dir=tmp_path,
-    )
+    settings = settings_of(environment_of(database_url, s3, bucket, tmp_path))
 
     def put_image(name: str) -> None:
         path = tmp_path / name

@@ -1,17 +1,15 @@
 """Whatever dies while a backlog is scored, every radiograph has exactly one outcome, and every picture its row."""
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from running import Running, new_postgres, new_s3
+from running import Running, bucket_on, environment_of, new_postgres, new_s3, settings_of, start_fracture
 from sqlalchemy import text
 
 from fracture_ml.core.errors import BundleMismatch
@@ -21,7 +19,6 @@ from fracture_ml.steps.score import score_batch
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
-from fracture_ml.stores.bucket import open_bucket
 from fracture_ml.stores.database import connect, migrate, transaction
 from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
 
@@ -36,14 +33,7 @@ class Place:
 
     def start_worker(self) -> subprocess.Popen:
         """`fracture score`, as a process of its own."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FRACTURE_")}
-        return subprocess.Popen(
-            [Path(sys.executable).with_name("fracture"), "score"],
-            env=kept | self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return start_fracture(self.environment, "score")
 
     def rows(self) -> dict[tuple[int, int], tuple]:
         """(version, radiograph) -> the whole outcome, with when it was written."""
@@ -61,21 +51,10 @@ class Place:
 
 
 def place_of(database_url: str, s3, bucket, folder: Path) -> Place:
-    environment = {
-        "FRACTURE_STACK_DIR": str(folder),
-        "FRACTURE_DATABASE_URL": database_url,
-        "FRACTURE_S3_BUCKET": bucket.name,
-        "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url,
-        "FRACTURE_S3_ACCESS_KEY": s3.access_key,
-        "FRACTURE_S3_SECRET_KEY": s3.secret_key,
-        "FRACTURE_SITE_SECRET": "a secret for the tests",
-        "FRACTURE_DEVICE": "cpu",
-        "FRACTURE_CACHE_DIR": str(folder / "cache"),
-    }
-    values = {name.removeprefix("FRACTURE_").lower(): value for name, value in environment.items()}
+    environment = environment_of(database_url, s3, bucket, folder)
     return Place(
         stores=open_stores(database_url=database_url, bucket=bucket),
-        settings=Settings(_env_file=None, **values),
+        settings=settings_of(environment),
         environment=environment,
     )
 
@@ -95,15 +74,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ite
     try:
         url = postgres.url(role="fracture", password="owner-password", database="fracture")
         migrate(url)
-        bucket = open_bucket(
-            name="own",
-            endpoint_url=s3.endpoint_url,
-            region="us-east-1",
-            access_key=s3.access_key,
-            secret_key=s3.secret_key,
-        )
-        bucket.ensure()
-        yield place_of(url, s3, bucket, tmp_path), running_postgres, running_s3
+        yield place_of(url, s3, bucket_on(s3, "own"), tmp_path), running_postgres, running_s3
     finally:
         for running in (running_postgres, running_s3):
             if running.process.poll() is None:

@@ -1,22 +1,20 @@
 """Servers that go away in the middle of an ingest, and a disk that fills: one sentence, and the next run goes on."""
 
+import io
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from numpy.random import default_rng
 from PIL import Image
-from running import Running, new_postgres, new_s3
+from running import Running, bucket_on, environment_of, new_postgres, new_s3, settings_of, start_fracture
 
 from fracture_ml.core.errors import StorageUnavailable
 from fracture_ml.steps.ingest import ingest_inbox
-from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import open_stores
-from fracture_ml.stores.bucket import Bucket, open_bucket
+from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import migrate
 
 _FILES = 300
@@ -35,28 +33,13 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
 
 def _put_pictures(bucket: Bucket, files: int, size_px: int = 48) -> None:
     for number in range(files):
-        path = Path(f"{number}.png")
-        picture = default_rng(number).integers(0, 255, (size_px, size_px), dtype="uint8")
-        bucket.write(f"inbox/{path}", _png(picture))
-
-
-def _png(picture) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
+        buffer = io.BytesIO()
+        Image.fromarray(default_rng(number).integers(0, 255, (size_px, size_px), dtype="uint8")).save(buffer, "PNG")
+        bucket.write(f"inbox/{number}.png", buffer.getvalue())
 
 
 def _ingest(environment: dict[str, str]) -> subprocess.Popen:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRACTURE_")}
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("fracture"), "ingest"],
-        env=kept | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_fracture(environment, "ingest", stderr=subprocess.PIPE)
 
 
 def test_postgres_that_stops_in_the_middle_is_one_sentence_and_the_next_run_finishes(
@@ -64,15 +47,7 @@ def test_postgres_that_stops_in_the_middle_is_one_sentence_and_the_next_run_fini
 ):
     url, running = own_postgres
     _put_pictures(bucket, _FILES)
-    environment = {
-        "FRACTURE_STACK_DIR": str(tmp_path),
-        "FRACTURE_DATABASE_URL": url,
-        "FRACTURE_S3_BUCKET": bucket.name,
-        "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url,
-        "FRACTURE_S3_ACCESS_KEY": s3.access_key,
-        "FRACTURE_S3_SECRET_KEY": s3.secret_key,
-        "FRACTURE_SITE_SECRET": "a secret for the tests",
-    }
+    environment = environment_of(url, s3, bucket, tmp_path)
     stores = open_stores(database_url=url, bucket=bucket)
     process = _ingest(environment)
     deadline = time.monotonic() + 60
@@ -110,23 +85,9 @@ def test_a_disk_that_fills_in_the_middle_is_one_sentence_and_with_room_the_next_
     running = None
     try:
         server, running = new_s3(disk / "s3")
-        bucket = open_bucket(
-            name="small",
-            endpoint_url=server.endpoint_url,
-            region="us-east-1",
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-        )
-        bucket.ensure()
+        bucket = bucket_on(server, "small")
         stores = open_stores(database_url=database_url, bucket=bucket)
-        settings = Settings(
-            _env_file=None,
-            database_url=database_url,
-            s3_bucket=bucket.name,
-            s3_endpoint_url=server.endpoint_url,
-            site_secret="a secret for the tests",
-            cache_dir=tmp_path / "cache",
-        )
+        settings = settings_of(environment_of(database_url, server, bucket, tmp_path))
         _put_pictures(bucket, 20, size_px=512)  # 5 MB
         ballast = disk / "ballast"
         with ballast.open("wb") as file:  # leaves less than the 5 MB that ingest has to write

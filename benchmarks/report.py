@@ -1,0 +1,19 @@
+"""The option that every benchmark has, and what becomes of its result."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """A parser with --json. Args: description: the benchmark's docstring, of which the first line is taken."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    return parser
+
+
+def report(result: dict, path: Path | None, *, printed: dict | None = None) -> None:
+    """Print the result, or the part of it that is `printed`, and write all of it to `path`, where there is one."""
+    print(json.dumps(result if printed is None else printed, indent=2))
+    if path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
