@@ -11,6 +11,7 @@ from PIL import Image
 
 from fracture_ml.core.errors import UnusableObject
 from fracture_ml.core.records import LabelValue, MediaType, StoredRadiograph
+from fracture_ml.data.boxes import boxes_in_square
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.data.labels import claims_of_label_file
 from fracture_ml.demo.drawing import DRAWN_BODY_PARTS, draw_study
@@ -38,12 +39,16 @@ class LabelledRadiographs:
             for number, content in enumerate(self.contents)
         ]
 
-    def cached(self, size_px: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-        """The product's pixel cache of them, in its own order: pixels, uint8, (N, S, S), and labels, (N,)."""
+    def cached(self, size_px: int, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The product's pixel cache of them, in its own order: pixels, uint8, (N, S, S), labels, (N,), and boxes.
+
+        The boxes, float32, (N, 1, 4), are those of fractures that nobody drew.
+        """
         stored = self.stored()
         cache = PixelCache.build(stored, size_px, folder=folder, read=lambda key: self.contents[int(key)])
         label_of = {one.sha256: label for one, label in zip(stored, self.labels, strict=True)}
-        return cache.pixels, np.array([label_of[sha256] for sha256 in cache.row_of], dtype=np.int64)
+        labels = np.array([label_of[sha256] for sha256 in cache.row_of], dtype=np.int64)
+        return cache.pixels, labels, boxes_in_square([(label, (), 1, 1) for label in labels])
 
     def write_class_folders(self, folder: Path, images: int) -> None:
         """The first so many, as torchvision's ImageFolder wants them."""

@@ -47,13 +47,15 @@ VALIDATION = 2
 WORKERS = 4
 
 
-def real_loop(pixels: np.ndarray, labels: np.ndarray, recipe: TrainRecipe, steps: int) -> Callable[[], float]:
+def real_loop(
+    pixels: np.ndarray, labels: np.ndarray, boxes: np.ndarray, recipe: TrainRecipe, steps: int
+) -> Callable[[], float]:
     """Images per second of the second epoch; images come as often as the steps need."""
     device = choose_device()
     rows = np.resize(np.arange(VALIDATION, len(labels)), steps * recipe.batch_size)
 
     def run() -> float:
-        trained = train(pixels, labels, rows, np.arange(VALIDATION), recipe, device)
+        trained = train(pixels, labels, boxes, rows, np.arange(VALIDATION), recipe, device)
         return len(rows) / trained.history[1].seconds
 
     return run
@@ -171,10 +173,10 @@ def measure(
         folder = Path(temporary)
         radiographs = labelled_radiographs(images, data=data, folder=folder / "drawn")
         radiographs.write_class_folders(folder / "classes", reference_images)
-        pixels, labels = radiographs.cached(image_size_px, folder)
+        pixels, labels, boxes = radiographs.cached(image_size_px, folder)
         recipe = TrainRecipe(image_size_px=image_size_px, batch_size=batch_size, epochs=2, warmup_epochs=0)
         contestants = {
-            "real": real_loop(pixels, labels, recipe, steps),
+            "real": real_loop(pixels, labels, boxes, recipe, steps),
             "model_only": model_only(recipe, steps),
             "reference_loop": reference_loop(folder / "classes", recipe),
             "cache": cache(radiographs, image_size_px, folder),

@@ -42,7 +42,7 @@ def measure(plan: StudyPlan, *, images: int, data: Path | None) -> dict[str, obj
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         radiographs = labelled_radiographs(images, data=data, folder=folder / "drawn")
-        pixels, labels = radiographs.cached(plan.image_size_px, folder)
+        pixels, labels, boxes = radiographs.cached(plan.image_size_px, folder)
         rows = np.arange(len(labels))
 
         def study(*, prune: bool) -> tuple[StudyResult, float]:
@@ -53,6 +53,7 @@ def measure(plan: StudyPlan, *, images: int, data: Path | None) -> dict[str, obj
                 TrainRecipe(image_size_px=plan.image_size_px),
                 pixels,
                 labels,
+                boxes,
                 rows % plan.folds,  # the order is random
                 rows,
                 device,

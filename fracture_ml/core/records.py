@@ -159,6 +159,7 @@ class Candidate:
     study_key: str
     near_duplicate_of: str | None  # sha256 of the earlier one
     label: LabelValue
+    boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,7 @@ class SnapshotMember:
     label: int  # 1 positive, 0 negative
     split: Split
     fold: int | None  # 0..folds-1 in the training split, None elsewhere
+    boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels
 
 
 @dataclass(frozen=True, kw_only=True)

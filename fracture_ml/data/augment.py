@@ -1,48 +1,83 @@
-"""Augmentation: one affine warp and one grey-scale change per image, as one operation per batch, on the device."""
+"""What the network is shown of each image: one affine view and one grey-scale change, a batch at a time, on the device."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 
+_POINTS_A_CELL = 8  # in each direction, by which the share of a cell that lies in a box is told
 
-def augment(
-    pixels: torch.Tensor, spec: PreprocessSpec, recipe: TrainRecipe, generator: torch.Generator
-) -> torch.Tensor:
-    """Rotate, scale, shift, mirror, brighten and contrast each image by amounts drawn anew for it.
 
-    What comes in from outside the frame is black. Brightness is a share of the full 8-bit scale; contrast turns about
-    the training mean. No value is read back to the host.
+class Views(NamedTuple):
+    """pixels: float32, (B, 1, V, V). fractured: float32, (B, c, c), how much of a fracture each cell shows."""
 
-    Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. generator: on the same device.
-    Returns: float32, (B, 1, S, S).
+    pixels: Tensor
+    fractured: Tensor
+
+
+def draw_views(
+    pixels: Tensor,
+    boxes: Tensor,
+    centres: Tensor,
+    *,
+    view_px: int,
+    cell_px: int,
+    spec: PreprocessSpec,
+    recipe: TrainRecipe,
+    generator: torch.Generator,
+) -> Views:
+    """A view of `view_px` around a centre of each image: rotated, scaled, shifted, mirrored, brightened, contrasted.
+
+    By amounts drawn anew for each image. What comes in from outside the frame is black. Brightness is a share of the
+    full 8-bit scale; contrast turns about the training mean. No value is read back to the host.
+
+    Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. boxes: float32, (B, K, 4): left,
+             top, right, bottom, shares of the square. centres: float32, (B, 2): across, down, shares of the square.
+             view_px: V, at most S: the view covers V / S of the square's side, before it is scaled. cell_px: of the
+             network's evidence. generator: on the same device.
     """
     size = pixels.shape[0]
     draws = torch.rand(7, size, generator=generator, device=pixels.device)  # 0 to 1
     either_way = 2 * draws - 1  # -1 to 1
+    extent = view_px / pixels.shape[-1]
     angle = either_way[0] * math.radians(recipe.rotation_degrees)
-    zoom = 1 + either_way[1] * recipe.scale_range
+    zoom = (1 + either_way[1] * recipe.scale_range) / extent
     mirror = torch.where(draws[2] < recipe.flip_probability, -1.0, 1.0)
-    shift = either_way[3:5] * 2 * recipe.shift_fraction  # the frame is 2 wide in grid_sample's coordinates
+    # The frame is 2 wide in grid_sample's coordinates, and its middle is 0.
+    middle = 2 * centres.T - 1 + either_way[3:5] * 2 * recipe.shift_fraction * extent
 
     # Where each output pixel is taken from: the frame is shrunk by the zoom, turned, mirrored and shifted.
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     theta = torch.stack(
-        [torch.stack([mirror * cos, -mirror * sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1
+        [torch.stack([mirror * cos, -mirror * sin, middle[0]], 1), torch.stack([sin, cos, middle[1]], 1)], 1
     )  # (B, 2, 3)
     black = -spec.mean / spec.std
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    warped = F.grid_sample(pixels - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
+    grid = F.affine_grid(theta, [size, 1, view_px, view_px], align_corners=False)
+    seen = F.grid_sample(pixels - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
     contrast = (1 + either_way[5] * recipe.contrast_range).view(size, 1, 1, 1)
     brightness = (either_way[6] * recipe.brightness_range / spec.std).view(size, 1, 1, 1)
-    return warped * contrast + brightness
+    return Views(seen * contrast + brightness, _fracture_in_cells(theta, boxes, view_px // cell_px))
 
 
-def shrink(pixels: torch.Tensor, size_px: int) -> torch.Tensor:
-    """float32, (B, 1, S, S) -> (B, 1, size_px, size_px), anti-aliased; as it is where it has that size."""
-    if pixels.shape[-1] == size_px:
-        return pixels
-    return F.interpolate(pixels, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+def _fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:
+    """How much of a fracture each cell of a view shows: float32, (B, cells, cells), 0 to 1.
+
+    The share of the cell that lies in a box; of a box that is smaller than a cell, the share of the box that lies in
+    the cell. The largest, where there are several boxes.
+
+    Args: theta: (B, 2, 3), of the view. boxes: (B, K, 4).
+    """
+    points = _POINTS_A_CELL * cells
+    places = (F.affine_grid(theta, [len(theta), 1, points, points], align_corners=False) + 1) / 2  # (B, p, p, 2)
+    at, corners = places.unsqueeze(1), boxes[:, :, None, None]  # (B, 1, p, p, 2), (B, K, 1, 1, 4)
+    inside = ((at >= corners[..., :2]) & (at < corners[..., 2:])).all(-1)  # (B, K, p, p)
+    of_cell = F.avg_pool2d(inside.float(), _POINTS_A_CELL)  # (B, K, cells, cells)
+    cell_area = torch.linalg.det(theta[:, :, :2]).abs() / cells**2  # (B,), as a share of the square
+    box_area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)  # (B, K)
+    in_cells = (box_area / cell_area.unsqueeze(1)).clamp(min=1 / _POINTS_A_CELL**2, max=1.0)
+    return (of_cell / in_cells[..., None, None]).amax(1).clamp(max=1.0)

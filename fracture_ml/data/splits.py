@@ -9,6 +9,7 @@ radiographs are left out, and counted.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 
 from fracture_ml.core.errors import LeakageFound, NotEnoughData
 from fracture_ml.core.recipe import SplitPlan, hash_of_json
@@ -67,10 +68,13 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
                 label=int(candidate.label is LabelValue.POSITIVE),
                 split=place[0],
                 fold=place[1],
+                boxes=candidate.boxes,
             )
         )
     members.sort(key=lambda member: member.sha256)
-    rows = [[m.sha256, m.label, m.split, m.fold] for m in members]
+    rows = [
+        [m.sha256, m.label, m.split, m.fold, *([[astuple(box) for box in m.boxes]] if m.boxes else [])] for m in members
+    ]
     return SnapshotDraft(
         id=hash_of_json({"plan": plan.to_json(), "rows": rows}), members=tuple(members), left_out=dict(left_out)
     )

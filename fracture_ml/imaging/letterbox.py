@@ -35,6 +35,16 @@ class LetterboxGeometry:
             inner_height_px=inner_height_px,
         )
 
+    def to_square(self, box: Box) -> tuple[float, float, float, float]:
+        """A rectangle of the source as left, top, right and bottom in the square, in its pixels, cut to the image."""
+        across, down = self.inner_width_px / self.width, self.inner_height_px / self.height
+        return (
+            self.left_px + min(max(box.x * across, 0.0), self.inner_width_px),
+            self.top_px + min(max(box.y * down, 0.0), self.inner_height_px),
+            self.left_px + min(max((box.x + box.width) * across, 0.0), self.inner_width_px),
+            self.top_px + min(max((box.y + box.height) * down, 0.0), self.inner_height_px),
+        )
+
     def to_source(self, x: float, y: float, width: float, height: float) -> Box:
         """A rectangle of the square, in pixels from its top left corner, as the part of the source that it covers."""
         across, down = self.width / self.inner_width_px, self.height / self.inner_height_px

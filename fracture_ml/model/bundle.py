@@ -15,7 +15,7 @@ from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import OperatingPoints
 from fracture_ml.model.network import FractureNetwork
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)

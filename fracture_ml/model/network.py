@@ -1,4 +1,4 @@
-"""ResNet50 for one-channel radiographs and two classes."""
+"""ResNet50 for one-channel radiographs and two classes, with its evidence for a fracture place by place."""
 
 from collections.abc import Mapping
 
@@ -9,32 +9,51 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from fracture_ml.core.errors import WeightsUnavailable
 
 CLASSES = ("no fracture", "fracture")
+STRIDE_PX = 32  # of the network's input, for one cell of the evidence
+_PRIOR_EVIDENCE = -4.0  # of one cell before anything is learned: most places of most radiographs are not broken
 
 
 class FractureNetwork(ResNet):
     """torchvision's ResNet50 (its state dict, name by name) with a one-channel stem and two outputs.
 
-    The forward pass is cut where the class activation map is taken: the last feature map, then global average pooling
-    and one linear layer, both in float32, whatever the precision before them.
+    The last layer is applied to every cell of the last feature map, which gives the evidence for a fracture there; the
+    image's score is the logarithm of the summed exponentials of the cells (LogSumExp): one broken place is enough, as
+    in a noisy or, and a fracture that fills one cell of 196 is not averaged away (docs/decisions/030). The cells'
+    shares of the score's gradient sum to 1, so that the evidence is Grad-CAM up to a constant, as with an average.
     """
 
     def __init__(self) -> None:
         super().__init__(Bottleneck, [3, 4, 6, 3], num_classes=len(CLASSES), zero_init_residual=True)
         self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.fc.bias.data.copy_(torch.tensor([-_PRIOR_EVIDENCE / 2, _PRIOR_EVIDENCE / 2]))
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(B, 1, S, S) float32 from to_model_input -> the last feature map, (B, 2048, S/32, S/32)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    def classify(self, feature_map: Tensor) -> Tensor:
-        """(B, 2048, h, w) -> float32 logits (B, 2): no fracture, fracture."""
-        with torch.autocast(feature_map.device.type, enabled=False):
-            return self.fc(feature_map.float().mean(dim=(2, 3)))
+    def evidence(self, x: Tensor) -> Tensor:
+        """How much each cell speaks for a fracture, against none: float32, (B, S/32, S/32), in logits.
+
+        The last layer is computed in float32, whatever the precision before it.
+
+        Args: x: float32, (B, 1, S, S), from to_model_input.
+        """
+        features = self.feature_map(x)
+        with torch.autocast(features.device.type, enabled=False):
+            weight, bias = (part[1] - part[0] for part in (self.fc.weight.float(), self.fc.bias.float()))
+            return torch.einsum("bchw,c->bhw", features.float(), weight) + bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.feature_map(x))
+        """(B, 1, S, S) -> float32 logits (B, 2): no fracture, fracture."""
+        return logits_of(self.evidence(x))
+
+
+def logits_of(evidence: Tensor) -> Tensor:
+    """(B, h, w) -> float32 logits (B, 2): 0 for no fracture, and the LogSumExp of the cells for a fracture."""
+    margin = evidence.flatten(1).logsumexp(1)
+    return torch.stack([torch.zeros_like(margin), margin], 1)
 
 
 def fold_stem(weight: Tensor) -> Tensor:

@@ -5,11 +5,9 @@ import textwrap
 from functools import cache, lru_cache
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
-from torch import Tensor
 
 from fracture_ml.core.records import Box
 from fracture_ml.imaging.letterbox import LetterboxGeometry
@@ -24,19 +22,6 @@ _OPACITY = 0.6
 # attention, and 16 for each of ten levels of it. What does not reach a fifth of the maximum stays grey.
 _GREYS = (96, *[16] * 10)
 _SHOWN_FROM = 0.2
-
-
-def class_activation_maps(feature_maps: Tensor, class_weights: Tensor) -> np.ndarray:
-    """How much each place of the last feature map speaks for a fracture, against none.
-
-    Behind global average pooling and one linear layer this equals Grad-CAM before its ReLU (Selvaraju et al. 2017,
-    section 3.1; Zhou et al. 2016), without a backward pass: the feature map weighted by the difference of the classes.
-
-    Args:    feature_maps: (B, C, h, w). class_weights: (2, C), of the linear layer: no fracture, fracture.
-    Returns: float32, (B, h, w), in units of the logits' difference, either sign.
-    """
-    difference = (class_weights[1] - class_weights[0]).float()
-    return torch.einsum("bchw,c->bhw", feature_maps.float(), difference).cpu().numpy()
 
 
 def to_source_aspect(activation: np.ndarray, geometry: LetterboxGeometry) -> np.ndarray:

@@ -20,6 +20,7 @@ from fracture_ml.imaging.letterbox import LetterboxGeometry
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import autocast
 from fracture_ml.model.inference import freeze_for_inference
+from fracture_ml.model.network import logits_of
 from fracture_ml.scoring import heat_map
 from fracture_ml.scoring.view import View, view_of
 
@@ -150,20 +151,18 @@ class Scorer:
         ]
 
     def _forward(self, squares: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each uint8 (S, S): float32 logits (2,) and class activation map (h, w)."""
+        """Of each uint8 (S, S): float32 logits (2,) and the evidence (h, w)."""
         if not squares:
             return iter(())
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack(squares)).unsqueeze(1).to(self._device)  # (B, 1, S, S)
             x = to_model_input(pixels, self._spec).contiguous(memory_format=torch.channels_last)
             with autocast(self._device):
-                feature_maps = self._network.feature_map(x)  # (B, 2048, h, w)
-            logits = self._network.classify(feature_maps)
-            activations = heat_map.class_activation_maps(feature_maps, self._network.fc.weight)
-            return zip(logits.float().cpu().numpy(), activations, strict=True)
+                evidence = self._network.evidence(x)  # (B, h, w)
+            return zip(logits_of(evidence).cpu().numpy(), evidence.cpu().numpy(), strict=True)
 
     def _outcome_of(
-        self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, activation: np.ndarray
+        self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, evidence: np.ndarray
     ) -> Outcome:
         if not np.isfinite(logits).all():
             return Rejected(
@@ -178,10 +177,10 @@ class Scorer:
             probability=float(Calibration().calibrated(logits[None])[0]),
             calibrated=calibrated,
             operating_point=place,
-            **(self._attention_of(radiograph, view, activation) if flagged else {}),
+            **(self._attention_of(radiograph, view, evidence) if flagged else {}),
         )
 
-    def _attention_of(self, radiograph: StoredRadiograph, view: View, activation: np.ndarray) -> dict[str, Any]:
+    def _attention_of(self, radiograph: StoredRadiograph, view: View, evidence: np.ndarray) -> dict[str, Any]:
         """Box, heat map and overlay. A score stands without them: an urgent image is not lost for its picture."""
         try:
             picture = view.picture(self._limits)
@@ -189,7 +188,7 @@ class Scorer:
             log.warning("radiograph %d is scored without a heat map: %s", radiograph.radiograph_id, fault.code)
             return {}
         geometry = LetterboxGeometry.of(view.width_px, view.height_px, self._spec.image_size_px)
-        attention = heat_map.to_source_aspect(activation, geometry)
+        attention = heat_map.to_source_aspect(evidence, geometry)
         return {
             "box": heat_map.box_of(attention, view.width_px, view.height_px),
             "heat_map_png": heat_map.heat_map_png(attention),

@@ -13,6 +13,7 @@ from torch import Tensor
 from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable, WeightsUnavailable
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import EvaluationScore, SnapshotMember, Split
+from fracture_ml.data.boxes import boxes_in_square, most_are_drawn
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.evaluation import figures
 from fracture_ml.evaluation.calibration import Calibration, fit_temperature
@@ -48,6 +49,7 @@ class SnapshotPixels:
 
     pixels: np.ndarray  # uint8, (N, S, S)
     labels: np.ndarray  # int64, (N,), 1 = fracture
+    boxes: np.ndarray  # float32, (N, K, 4), the fractures' places, as data/boxes.py makes them
     members: tuple[SnapshotMember, ...]  # of each row
 
     def rows_of(self, split: Split) -> np.ndarray:
@@ -71,9 +73,11 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
         log.warning("radiograph %s is left out of training: %s", sha256[:12], reason)
     rows = sorted(cache.row_of, key=cache.row_of.__getitem__)
     in_order = tuple(members[sha256] for sha256 in rows)
+    size_of = stores.radiographs.sizes_of([member.radiograph_id for member in in_order])
     return SnapshotPixels(
         pixels=cache.pixels,
         labels=np.array([member.label for member in in_order], dtype=np.int64),
+        boxes=boxes_in_square([(one.label, one.boxes, *size_of[one.radiograph_id]) for one in in_order]),
         members=in_order,
     )
 
@@ -87,8 +91,11 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
     Returns: {"study_name", "recipe"}: the recipe of the final training, with the winner's batch size, learning rate
              and scheduler in it.
     """
-    initial_state, weights_used = _initial_weights(stores, settings, work.recipe)
-    base = work.recipe.with_changes(initial_weights=weights_used)
+    drawn = most_are_drawn(stores.snapshots.members_of(snapshot_id))
+    log.info("the labels %s where most fractures are", "say" if drawn else "do not say")
+    recipe = work.recipe if drawn else work.undrawn
+    initial_state, weights_used = _initial_weights(stores, settings, recipe)
+    base = recipe.with_changes(initial_weights=weights_used)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=work.study.image_size_px)
     rows = data.rows_of(Split.TRAIN)
     folds = np.array([data.members[row].fold for row in rows], dtype=np.int64)
@@ -98,6 +105,7 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
         base,
         data.pixels,
         data.labels,
+        data.boxes,
         folds,
         rows,
         choose_device(settings.device),
@@ -149,6 +157,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     trained = train_network(
         data.pixels,
         data.labels,
+        data.boxes,
         data.rows_of(Split.TRAIN),
         validation,
         chosen,

@@ -123,7 +123,9 @@ class RadiographStore:
         """Radiographs with a standing label, received and labelled by `as_of`, sorted by sha256."""
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "candidates", as_of=as_of)
-        return [Candidate(**{**row, "label": LabelValue(row["label"])}) for row in rows]
+        return [
+            Candidate(**{**row, "label": LabelValue(row["label"]), "boxes": boxes_of(row["boxes"])}) for row in rows
+        ]
 
     def newest_id(self) -> int:
         """The id of the newest radiograph; 0 where there is none."""
@@ -147,13 +149,18 @@ class RadiographStore:
         rows = self._about("radiograph_file_facts", radiograph_ids)
         return {id_: {name: float(value) for name, value in row.items()} for id_, row in rows.items()}
 
+    def sizes_of(self, radiograph_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Width and height in pixels of the whole image. Raises: UnknownRadiograph."""
+        facts = self.file_facts_of(radiograph_ids)
+        return {id_: (int(of["width_px"]), int(of["height_px"])) for id_, of in facts.items()}
+
     def boxes_of(self, radiograph_ids: Sequence[int]) -> dict[int, list[Box]]:
         """The boxes that labels drew, in source pixels; a radiograph without any is left out."""
         boxes: dict[int, list[Box]] = {}
         with transaction(self._engine) as connection:
             for row in rows_of(connection, "radiograph_boxes", radiograph_ids=list(radiograph_ids)):
                 of_image = boxes.setdefault(row["radiograph_id"], [])
-                of_image += [box for box in (Box(**drawn) for drawn in row["boxes"]) if box not in of_image]
+                of_image += [box for box in boxes_of(row["boxes"]) if box not in of_image]
         return boxes
 
     def counts(self) -> dict[str, Any]:
@@ -170,6 +177,11 @@ class RadiographStore:
                 f"There is no radiograph {min(missing)} ({len(missing)} of those asked are missing)."
             )
         return found
+
+
+def boxes_of(drawn: Sequence[dict[str, float]]) -> tuple[Box, ...]:
+    """The boxes of a jsonb column."""
+    return tuple(Box(**box) for box in drawn)
 
 
 def _known_objects(connection: Connection, listed: Sequence[ReceivedObject]) -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ from fracture_ml.core.errors import Conflict
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import SnapshotDraft, SnapshotMember, Split
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
-from fracture_ml.stores.radiographs import INGEST_LOCK
+from fracture_ml.stores.radiographs import INGEST_LOCK, boxes_of
 
 
 class SnapshotStore:
@@ -43,6 +43,7 @@ class SnapshotStore:
                 "label": member.label,
                 "split": member.split,
                 "fold": member.fold,
+                "boxes": member.boxes,
             }
             for member in draft.members
         ]
@@ -59,7 +60,9 @@ class SnapshotStore:
         """The members, sorted by sha256; none for an unknown snapshot."""
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "snapshot_members", snapshot_id=snapshot_id)
-        return [SnapshotMember(**{**row, "split": Split(row["split"])}) for row in rows]
+        return [
+            SnapshotMember(**{**row, "split": Split(row["split"]), "boxes": boxes_of(row["boxes"])}) for row in rows
+        ]
 
     def count_look(self, snapshot_id: str, split: str, purpose: str) -> None:
         """Somebody looks at a locked split. Each call counts: a look that was repeated was a look."""

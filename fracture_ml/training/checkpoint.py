@@ -12,7 +12,7 @@ from fracture_ml.training.state import EpochRecord, TrainingState
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # change it whenever older bytes could no longer be read
+_FORMAT = 2  # change it whenever older bytes could no longer be read
 _DIGEST_BYTES = 32
 
 
@@ -20,16 +20,18 @@ def identity_of(
     recipe: TrainRecipe,
     spec: PreprocessSpec,
     labels: np.ndarray,
+    boxes: np.ndarray,
     train_rows: np.ndarray,
     validation_rows: np.ndarray,
     device: torch.device,
 ) -> str:
     """A hash of all that decides the weights: a checkpoint is for one training alone.
 
-    Args:    labels: 0 or 1, (N,). train_rows, validation_rows: int, row numbers.
+    Args:    labels: 0 or 1, (N,). boxes: float32, (N, K, 4). train_rows, validation_rows: int, row numbers.
     """
     data = [np.asarray(part, dtype=np.int64).tolist() for part in (labels, train_rows, validation_rows)]
-    return hash_of_json([_FORMAT, recipe.to_json(), spec.to_json(), data, device.type])
+    drawn = hashlib.sha256(np.ascontiguousarray(boxes)).hexdigest()
+    return hash_of_json([_FORMAT, recipe.to_json(), spec.to_json(), data, drawn, device.type])
 
 
 def to_bytes(state: TrainingState, identity: str) -> bytes:

@@ -3,61 +3,55 @@
 import logging
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fracture_ml.core.errors import OutOfMemory
 from fracture_ml.model.device import autocast
+from fracture_ml.model.network import FractureNetwork, logits_of
+from fracture_ml.training.loss import is_fractured, localised_cross_entropy
 
 log = logging.getLogger(__name__)
 
 
 class BatchGradients:
-    """Cross-entropy of a batch and its gradients. Where the device's memory runs out, the batch is halved for good.
+    """A batch's loss and its gradients. Where the device's memory runs out, the batch is halved for good.
 
     The loss stays that of the whole batch, and its gradients add up over the parts; batch norm sees the parts.
     """
 
-    def __init__(self, network: nn.Module, class_weights: Tensor | None, label_smoothing: float) -> None:
+    def __init__(self, network: FractureNetwork, class_weights: Tensor | None) -> None:
         self._network = network
         self._weights = class_weights  # float32, (2,)
-        self._smoothing = label_smoothing
         self._images_at_once: int | None = None  # None: as many as come
 
-    def compute(self, inputs: Tensor, truth: Tensor) -> Tensor:
-        """Replace the network's gradients by those of this batch's mean loss.
+    def compute(self, inputs: Tensor, fractured: Tensor) -> Tensor:
+        """Replace the network's gradients by those of this batch's mean loss, weighted by class.
 
-        Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,).
+        Args:    inputs: float32, (B, 1, V, V). fractured: (B, h, w), how much of a fracture each cell shows, 0 to 1.
         Returns: float32 logits, (B, 2), without a graph.
         Raises:  OutOfMemory: not even one image at a time.
         """
         while True:
+            parts = 1 if self._images_at_once is None else -(-len(inputs) // self._images_at_once)
             try:
-                return self._whole(inputs, truth) if self._images_at_once is None else self._parts(inputs, truth)
+                return self._in_parts(inputs, fractured, parts)
             except torch.OutOfMemoryError:
                 pass  # what the failed pass holds is let go of when this block ends
             self._halve(len(inputs))
 
-    def _whole(self, inputs: Tensor, truth: Tensor) -> Tensor:
-        with autocast(inputs.device):
-            logits = self._network(inputs)  # (B, 2)
-        self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory that this lets go of
-        F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing).backward()
-        return logits.detach()
-
-    def _parts(self, inputs: Tensor, truth: Tensor) -> Tensor:
-        total = truth.numel() if self._weights is None else self._weights[truth].sum()  # what a mean divides by
-        parts = -(-len(inputs) // self._images_at_once)
-        self._network.zero_grad(set_to_none=True)
+    def _in_parts(self, inputs: Tensor, fractured: Tensor, parts: int) -> Tensor:
+        truth = is_fractured(fractured).long()  # (B,)
+        weights = torch.ones_like(truth, dtype=torch.float32) if self._weights is None else self._weights[truth]  # (B,)
+        weights = weights / weights.sum()
         answers = []
-        for part, answer in zip(inputs.tensor_split(parts), truth.tensor_split(parts), strict=True):
-            with autocast(inputs.device):
-                logits = self._network(part)
-            loss = F.cross_entropy(
-                logits, answer, weight=self._weights, label_smoothing=self._smoothing, reduction="sum"
-            )
-            (loss / total).backward()
-            answers.append(logits.detach())
+        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, fractured, weights)), strict=True)
+        for number, (part, cells, weight) in enumerate(pieces):
+            with autocast(part.device):
+                evidence = self._network.evidence(part)  # (b, h, w)
+            if number == 0:
+                self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory this lets go of
+            (localised_cross_entropy(evidence, cells) * weight).sum().backward()
+            answers.append(logits_of(evidence.detach()))
         return torch.cat(answers)
 
     def _halve(self, batch_size: int) -> None:

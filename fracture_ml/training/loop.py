@@ -4,23 +4,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
-from fracture_ml.data.augment import augment, shrink
-from fracture_ml.data.preprocess import measure_spec, to_model_input
+from fracture_ml.data.augment import draw_views
+from fracture_ml.data.preprocess import content_of, measure_spec, to_model_input
+from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.evaluation.metrics import weighted_auroc
 from fracture_ml.model.device import autocast
-from fracture_ml.model.network import FractureNetwork, build_network
+from fracture_ml.model.network import STRIDE_PX, FractureNetwork, build_network
 from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
 from fracture_ml.training.gradients import BatchGradients
+from fracture_ml.training.loss import is_fractured
+from fracture_ml.training.sampling import Crops, Draw, batch_sizes, whole_images
 from fracture_ml.training.state import EpochRecord, TrainingState
 
 _SHARE_OF_FREE_MEMORY = 0.5  # what the pixels may take of a GPU; the rest is for the network
@@ -44,6 +49,7 @@ class TrainedNetwork:
 def train(
     pixels: Tensor | np.ndarray,
     labels: np.ndarray,
+    boxes: np.ndarray,
     train_rows: np.ndarray,
     validation_rows: np.ndarray,
     recipe: TrainRecipe,
@@ -56,13 +62,14 @@ def train(
     keep: Callable[[bytes], None] | None = None,
     keep_every_s: float = 120.0,
 ) -> TrainedNetwork:
-    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on `validation_rows`.
+    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on the whole images of `validation_rows`.
 
     On a CPU the same arguments give the same bits, and so does a training that was killed and goes on from a
     checkpoint. `should_stop` is asked before every batch: once it says yes, what the finished epochs gave is returned.
 
     Args:    pixels: uint8, (N, S, S), S = recipe.image_size_px; a memory map, or already on the device.
-             labels: 0 or 1, (N,). train_rows, validation_rows: int, row numbers of `pixels`.
+             labels: 0 or 1, (N,). boxes: float32, (N, K, 4), the fractures' places, as data/boxes.py makes them.
+             train_rows, validation_rows: int, row numbers of `pixels`.
              keep: is handed a checkpoint between two batches whenever `keep_every_s` have passed since the last one,
              and when `should_stop` says yes. resume: such a checkpoint, or None; one that is damaged or of another
              training is not used, and the log says so.
@@ -73,22 +80,21 @@ def train(
     _require_two_classes(labels[train_rows], len(validation_rows))
     spec = measure_spec(pixels, train_rows)
     pixels = on_device_if_it_fits(pixels, device)
-    targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
     state = _new_state(recipe, device, initial_state)
-    identity = identity_of(recipe, spec, labels, train_rows, validation_rows, device)
+    identity = identity_of(recipe, spec, labels, boxes, train_rows, validation_rows, device)
     if resume is not None:
         restore(state, resume, identity)
     class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
-    gradients = BatchGradients(state.network, class_weights, recipe.label_smoothing)
-    steps_per_epoch = len(_batch_sizes(len(train_rows), recipe.batch_size))
+    gradients = BatchGradients(state.network, class_weights)
+    draw_epoch, steps_per_epoch = _sampler(pixels, labels, boxes, train_rows, recipe)
+    places = torch.as_tensor(boxes).to(device)  # (N, K, 4)
+    view_px = recipe.crop_px or recipe.image_size_px
     kept_at = time.monotonic()
 
     while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
         began = time.perf_counter() - state.seconds
         state.network.train()
-        size_px = training_size_px(recipe, state.epoch)
-        batches = _shuffled_batches(train_rows, labels, recipe, state.order, pixels.device)
-        for rows in islice(batches, state.batch, None):
+        for rows, centres in islice(draw_epoch(state.order), state.batch, None):
             stopping = should_stop is not None and should_stop()
             if keep is not None and (stopping or time.monotonic() - kept_at >= keep_every_s):
                 state.seconds = time.perf_counter() - began
@@ -98,9 +104,17 @@ def train(
                 return _result(state, spec)
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
-            batch = shrink(to_model_input(_take(pixels, rows, device), spec), size_px)  # (B, 1, s, s)
-            truth = targets[rows.to(device, non_blocking=True)]  # (B,)
-            logits = gradients.compute(augment(batch, spec, recipe, state.distortion), truth)  # (B, 2)
+            seen, fractured = draw_views(
+                to_model_input(_take(pixels, rows, device), spec),  # (B, 1, S, S)
+                places[rows.to(device, non_blocking=True)],
+                centres.to(device, non_blocking=True),
+                view_px=view_px,
+                cell_px=STRIDE_PX,
+                spec=spec,
+                recipe=recipe,
+                generator=state.distortion,
+            )  # (B, 1, V, V), (B, V/32, V/32)
+            logits = gradients.compute(seen, fractured)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
@@ -108,6 +122,7 @@ def train(
                 state.average.update_parameters(state.network)
             state.step += 1
             state.batch += 1
+            truth = is_fractured(fractured).long()  # (B,)
             plain_loss = F.cross_entropy(logits, truth, reduction="sum")
             state.seen += torch.stack([plain_loss, (logits.argmax(1) == truth).sum(), torch.ones_like(truth).sum()])
 
@@ -140,7 +155,7 @@ def predict_logits(
     rows: np.ndarray,
     spec: PreprocessSpec,
     device: torch.device,
-    batch: int = 128,
+    batch: int = 32,
 ) -> np.ndarray:
     """The network's answer for each row, in order. The network moves to the device and stays in evaluation mode.
 
@@ -172,18 +187,6 @@ def learning_rate(recipe: TrainRecipe, epochs_done: float) -> float:
     if recipe.scheduler == "step":
         return recipe.peak_lr * 0.1 ** sum(share > at for at in _STEP_AT)
     return recipe.peak_lr
-
-
-def training_size_px(recipe: TrainRecipe, epoch: int) -> int:
-    """The side of the images in an epoch (from 1): from first_size_px in equal steps of 32 px to image_size_px.
-
-    Progressive resizing (Tan and Le, EfficientNetV2, 2021): what is coarse is learned where a step is cheap. Each size
-    gets the same number of epochs, the last one what remains. Validation always sees image_size_px.
-    """
-    if recipe.first_size_px == 0:
-        return recipe.image_size_px
-    sizes = range(recipe.first_size_px, recipe.image_size_px + 1, 32)
-    return sizes[min((epoch - 1) * len(sizes) // recipe.epochs, len(sizes) - 1)]
 
 
 def on_device_if_it_fits(pixels: Tensor | np.ndarray, device: torch.device) -> Tensor:
@@ -247,52 +250,42 @@ def _class_weights(train_labels: np.ndarray, device: torch.device) -> Tensor:
     return torch.as_tensor(len(train_labels) / (2 * counts), dtype=torch.float32, device=device)
 
 
-def _batch_sizes(images: int, batch_size: int) -> list[int]:
-    """Batches of nearly equal size, none above `batch_size`: no small remainder that batch norm would stumble over."""
-    batches = max(1, min(math.ceil(images / batch_size), images // 2))
-    return [images // batches + (number < images % batches) for number in range(batches)]
-
-
-def _shuffled_batches(
-    train_rows: np.ndarray, labels: np.ndarray, recipe: TrainRecipe, order: torch.Generator, pixels_device: torch.device
-) -> Iterator[Tensor]:
-    """The row numbers of one epoch, int64, (B,) at a time, where the pixels are.
-
-    Balanced sampling draws as many rows with replacement, both classes equally often; else each row comes once.
-    """
-    rows = torch.as_tensor(np.ascontiguousarray(train_rows, dtype=np.int64))
-    if recipe.balance == "balanced_sampling":
-        of_class = labels[train_rows]
-        chances = torch.as_tensor(1.0 / np.bincount(of_class, minlength=2)[of_class])
-        drawn = torch.multinomial(chances, len(rows), replacement=True, generator=order)
-    else:
-        drawn = torch.randperm(len(rows), generator=order)
-    yield from rows[drawn].to(pixels_device).split(_batch_sizes(len(rows), recipe.batch_size))
+def _sampler(
+    pixels: Tensor, labels: np.ndarray, boxes: np.ndarray, train_rows: np.ndarray, recipe: TrainRecipe
+) -> tuple[Callable[[torch.Generator], Iterator[Draw]], int]:
+    """What draws an epoch, and how many batches it has."""
+    if recipe.crop_px:
+        crops = Crops(train_rows, boxes, content_of(pixels, train_rows), recipe)
+        return crops.epoch, crops.batches
+    batches = len(batch_sizes(len(train_rows), recipe.batch_size))
+    return partial(whole_images, train_rows, labels, recipe), batches
 
 
 def _take(pixels: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     """uint8, (B, 1, S, S) on the device."""
-    taken = pixels[rows].unsqueeze(1)
+    taken = pixels[rows.to(pixels.device, non_blocking=True)].unsqueeze(1)
     if taken.device.type == "cpu" and device.type == "cuda":
         taken = taken.pin_memory()  # so that the copy does not hold up the host
     return taken.to(device, non_blocking=True)
 
 
 def _validation_measures(logits: np.ndarray, truth: np.ndarray, epoch: int) -> dict[str, float | None]:
+    """Of calibrated scores, as a bundle's are: crops and weighted losses teach another prevalence than the data's."""
     if not np.isfinite(logits).all():
         raise TrainingDiverged(
             f"The network's answers are no longer finite after epoch {epoch}: lower the learning rate."
         )
-    correct = logits.argmax(1) == truth
+    scores = fit_temperature(logits, truth).calibrated(logits).astype(np.float64)  # (n,)
+    correct = (scores >= 0.5) == (truth == 1)
     both = 0 < truth.sum() < len(truth)
-    margin = logits[:, 1] - logits[:, 0]
+    margins = logits[:, 1] - logits[:, 0]
     return {
-        "validation_loss": F.cross_entropy(torch.from_numpy(logits), torch.as_tensor(truth, dtype=torch.int64)).item(),
+        "validation_loss": float(log_loss(truth, scores, labels=(0, 1))),
         "validation_accuracy": float(correct.mean()),
         "validation_balanced_accuracy": float((correct[truth == 0].mean() + correct[truth == 1].mean()) / 2)
         if both
         else None,
-        "validation_auroc": float(weighted_auroc(margin, truth, np.ones((1, len(truth))))[0]) if both else None,
+        "validation_auroc": float(weighted_auroc(margins, truth, np.ones((1, len(truth))))[0]) if both else None,
     }
 
 

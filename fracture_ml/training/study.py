@@ -95,6 +95,7 @@ def run_study(
     base_recipe: TrainRecipe,
     pixels: Tensor | np.ndarray,
     labels: np.ndarray,
+    boxes: np.ndarray,
     folds: np.ndarray,
     rows: np.ndarray,
     device: torch.device,
@@ -113,8 +114,9 @@ def run_study(
     device has no memory for, counts as ended, without a value. Where the plan asks for fewer folds than there are,
     folds are joined (fold modulo plan.folds). A fold without one of the classes judges nothing: it is trained on alone.
 
-    Args:    pixels: uint8, (N, S, S), S = plan.image_size_px. labels: 0 or 1, (N,). rows: int, (n,), the rows
-             of `pixels` that are the training split; folds: int, (n,), the fold of each.
+    Args:    pixels: uint8, (N, S, S), S = plan.image_size_px. labels: 0 or 1, (N,). boxes: float32,
+             (N, K, 4), the fractures' places, as data/boxes.py makes them. rows: int, (n,), the rows of `pixels` that
+             are the training split; folds: int, (n,), the fold of each.
              storage_url: of the product's Postgres, whose schema `optuna` is used; or of an SQLite file.
              heartbeat_s, grace_s: a trial without a heartbeat for `grace_s` belongs to a dead worker: the next worker
              that begins a trial takes it up, with the folds that ended.
@@ -129,12 +131,12 @@ def run_study(
         epochs=plan.epochs,
         warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
         image_size_px=plan.image_size_px,
-        first_size_px=0,
+        crop_px=base_recipe.crop_px if base_recipe.crop_px < plan.image_size_px else 0,
         selection_metric=plan.metric,
     )
     grid = _grid_of(plan)
     storage = open_storage(storage_url, heartbeat_s=heartbeat_s, grace_s=grace_s)
-    identity = _identity_of(plan, base_recipe, labels, rows, folds)
+    identity = _identity_of(plan, base_recipe, labels, boxes, rows, folds)
     study = _open_study(storage, study_name, plan, base_recipe, identity)
     pixels = on_device_if_it_fits(pixels, device)
     begun: list[int] = []  # numbers of the trials that this worker began
@@ -178,6 +180,7 @@ def run_study(
         trained = train(
             pixels,
             labels,
+            boxes,
             rows[folds != fold],
             rows[folds == fold],
             recipe,
@@ -333,10 +336,17 @@ def _compared(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def _identity_of(plan: StudyPlan, recipe: TrainRecipe, labels: np.ndarray, rows: np.ndarray, folds: np.ndarray) -> str:
+def _identity_of(
+    plan: StudyPlan,
+    recipe: TrainRecipe,
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    rows: np.ndarray,
+    folds: np.ndarray,
+) -> str:
     """A hash of all that makes two trials of a study comparable."""
     data = np.stack([rows, folds, np.asarray(labels, dtype=np.int64)[rows]])  # (3, n)
-    return hash_of_json([_compared(plan), recipe.to_json(), data.tolist()])
+    return hash_of_json([_compared(plan), recipe.to_json(), data.tolist(), boxes[rows].tolist()])
 
 
 def _is_finished(study: optuna.Study, plan: StudyPlan) -> bool:
