@@ -1,29 +1,29 @@
 """The pointing game (Zhang et al. 2016): does the AI's attention point at the fracture?
 
-Over the fracture boxes of FracAtlas: the share of heat maps whose maximum lies inside a box of the image, the mean
-overlap (IoU) of the highlighted box with the best of them, and what chance would reach: the share of the image that its
-boxes cover. By the size of the image's boxes. Every image counts, whatever its score.
+Over the images of a version's locked test split whose fractures labels drew (FracAtlas): the share of heat maps whose
+maximum lies inside a box of the image, the mean overlap (IoU) of the highlighted box with the best of them, and what
+chance would reach: the share of the image that its boxes cover. By the size of the image's boxes. Every image counts,
+whatever its score. The servers are those of the settings (`make up`).
 
-    python -m benchmarks.pointing --data FOLDER --bundle FILE [--images N] [--json FILE]
+    python -m benchmarks.pointing [--version N] [--split test] [--json FILE]
 """
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.report import parser_of, report
-from fracture_ml.core.records import Box, MediaType, OperatingPoints, Scored, StoredRadiograph
-from fracture_ml.data.labels import claims_of_label_file
-from fracture_ml.model.bundle import Bundle
+from fracture_ml.core.records import Box, OperatingPoints, Scored, Split
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Scorer
+from fracture_ml.steps.bundle import open_bundle
+from fracture_ml.steps.context import open_context
+from fracture_ml.stores import Stores
 
-COCO = "Annotations/COCO JSON/COCO_fracture_masks.json"
 # Upper bounds of the share of the image that its boxes cover; FracAtlas's median is 0.4 %.
 SIZES = {"under 0.5 %": 0.005, "0.5 to 2 %": 0.02, "2 % and more": 1.01}
 
@@ -35,12 +35,6 @@ class Pointed:
     hit: bool
     iou: float
     share: float
-
-
-def boxes_by_name(folder: Path) -> dict[str, tuple[Box, ...]]:
-    """File name -> its fracture boxes, in source pixels."""
-    claims = claims_of_label_file(f"inbox/{COCO}", (folder / COCO).read_bytes(), site_secret=b"no identity is here")
-    return {claim.subject.rsplit("/", 1)[-1]: claim.boxes for claim in claims if claim.boxes}
 
 
 def point(outcome: Scored, boxes: Sequence[Box], width_px: int, height_px: int) -> Pointed:
@@ -66,22 +60,32 @@ def _iou(one: Box, other: Box) -> float:
     return common / (one.width * one.height + other.width * other.height - common)
 
 
-def measure(folder: Path, bundle: Bundle, images: int | None) -> dict:
-    """Hit rate, chance and IoU, of all images and by size."""
-    boxes = boxes_by_name(folder)
-    paths = [path for path in sorted((folder / "images").rglob("*.jpg")) if path.name in boxes][:images]
+def measure(stores: Stores, version: int | None, split: Split) -> dict:
+    """Hit rate, chance and IoU, of all images and by size. `version` None: the champion."""
+    registered = stores.registry.find_champion() if version is None else stores.registry.version_of(version)
+    if registered is None:
+        raise SystemExit("There is no champion: name a --version.")
+    members = [one for one in stores.snapshots.members_of(registered.snapshot_id) if one.split is split and one.boxes]
+    sizes = stores.radiographs.sizes_of([one.radiograph_id for one in members])
+    stored = stores.radiographs.stored([one.radiograph_id for one in members])
+    stores.snapshots.count_look(registered.snapshot_id, split, "the pointing game")
     everything = OperatingPoints(t_sensitivity=0.0, t_specificity=0.0, target_sensitivity=0.95, target_specificity=0.95)
-    pointed = []
-    with Scorer(replace(bundle, operating_points=everything), choose_device()) as scorer:
-        items = (
-            (StoredRadiograph(radiograph_id=n, sha256="", object_key="", media_type=MediaType.JPEG), path.read_bytes)
-            for n, path in enumerate(paths)
-        )
-        for path, outcome in zip(paths, scorer.score(items), strict=True):
-            if isinstance(outcome, Scored) and outcome.heat_map_png is not None:
-                with Image.open(path) as image:
-                    pointed.append(point(outcome, boxes[path.name], *image.size))
-    result = {"images": len(paths), "unreadable": len(paths) - len(pointed), "all": _summary(pointed)}
+    bundle = replace(open_bundle(stores, registered), operating_points=everything)
+    with Scorer(bundle, choose_device()) as scorer:
+        items = [(one, partial(stores.bucket.read, one.object_key)) for one in stored]
+        pointed = [
+            point(outcome, member.boxes, *sizes[member.radiograph_id])
+            for member, outcome in zip(members, scorer.score(items), strict=True)
+            if isinstance(outcome, Scored) and outcome.heat_map_png is not None
+        ]
+    result = {
+        "version": registered.version,
+        "split": split.value,
+        "image_size_px": bundle.recipe.image_size_px,
+        "images": len(members),
+        "unreadable": len(members) - len(pointed),
+        "all": _summary(pointed),
+    }
     smallest = 0.0
     for name, largest in SIZES.items():
         result[name] = _summary([one for one in pointed if smallest <= one.share < largest])
@@ -102,14 +106,10 @@ def _summary(pointed: Sequence[Pointed]) -> dict:
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of FracAtlas")
-    parser.add_argument("--bundle", type=Path, required=True, help="bundle.pt of a version, from the bucket")
-    parser.add_argument("--images", type=int)
+    parser.add_argument("--version", type=int, help="of the model; without it, the champion")
+    parser.add_argument("--split", type=Split, choices=list(Split), default=Split.TEST)
     options = parser.parse_args()
-    content = options.bundle.read_bytes()
-    bundle = Bundle.from_bytes(content, expected_sha256=hashlib.sha256(content).hexdigest())
-    result = measure(options.data, bundle, options.images)
-    report(result, options.json)
+    report(measure(open_context(), options.version, options.split), options.json)
 
 
 if __name__ == "__main__":

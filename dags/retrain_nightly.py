@@ -48,6 +48,11 @@ OVERRIDES = {
     "image_size_px": Param(
         None, type=["null", "integer"], minimum=32, maximum=1024, multipleOf=32, description="Image side of the model."
     ),
+    "mirrored_scoring": Param(
+        None,
+        type=["null", "boolean"],
+        description="Score an image together with its mirror image: twice the cost of scoring.",
+    ),
     "seed": Param(
         None, type=["null", "integer"], minimum=0, description="Seed of the weights, the order and the augmentation."
     ),

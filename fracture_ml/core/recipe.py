@@ -73,6 +73,7 @@ class TrainRecipe(_Described):
     brightness_range: float = 0.2
     contrast_range: float = 0.2
     flip_probability: float = 0.5
+    mirrored_scoring: bool = False  # an image's score is that of itself and its mirror image together: twice the cost
     # Operating points, chosen on validation data.
     target_sensitivity: float = 0.95
     target_specificity: float = 0.95

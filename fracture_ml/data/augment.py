@@ -1,4 +1,4 @@
-"""What the network is shown of each image: one affine view and one grey-scale change, a batch at a time, on the device."""
+"""What the network is shown of each image: an affine view, its greys changed; a batch at a time, on the device."""
 
 import math
 from typing import NamedTuple

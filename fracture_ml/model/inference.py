@@ -11,15 +11,18 @@ from fracture_ml.model.device import has_fast_bf16
 from fracture_ml.model.network import FractureNetwork
 
 
-def freeze_for_inference(network: FractureNetwork, device: torch.device) -> FractureNetwork:
+def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirrors: bool = False) -> FractureNetwork:
     """A copy with every batch norm folded into its convolution, on the device, channels last.
 
     Folding is computed in float32; then, where bfloat16 is fast, the convolutions' weights are cast once instead of at
     every batch. The last layer stays float32. Use it under `autocast`, as any other network. It cannot be trained.
+
+    Args: mirrors: average the evidence with that of the mirror image.
     """
     tensors = chain(network.parameters(), network.buffers())
     frozen = copy.deepcopy(network, memo={id(tensor): tensor for tensor in tensors}).eval()  # shares every tensor
     frozen.fc = copy.deepcopy(network.fc)
+    frozen.mirrors = mirrors
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     _fold(frozen, "conv1", "bn1", dtype)
     for layer in (frozen.layer1, frozen.layer2, frozen.layer3, frozen.layer4):

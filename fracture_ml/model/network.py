@@ -22,6 +22,8 @@ class FractureNetwork(ResNet):
     shares of the score's gradient sum to 1, so that the evidence is Grad-CAM up to a constant, as with an average.
     """
 
+    mirrors = False  # whether the evidence is the mean of an image's and its mirror image's, at twice the cost
+
     def __init__(self) -> None:
         super().__init__(Bottleneck, [3, 4, 6, 3], num_classes=len(CLASSES), zero_init_residual=True)
         self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
@@ -40,6 +42,10 @@ class FractureNetwork(ResNet):
 
         Args: x: float32, (B, 1, S, S), from to_model_input.
         """
+        evidence = self._evidence(x)
+        return (evidence + self._evidence(x.flip(3)).flip(2)) / 2 if self.mirrors else evidence
+
+    def _evidence(self, x: Tensor) -> Tensor:
         features = self.feature_map(x)
         with torch.autocast(features.device.type, enabled=False):
             weight, bias = (part[1] - part[0] for part in (self.fc.weight.float(), self.fc.bias.float()))

@@ -68,7 +68,8 @@ class Scorer:
         heat_maps: bool = True,
     ):
         """threads: cores to use; 0: all. batch_size: None: by device. heat_maps: False leaves out maps and boxes."""
-        self._network = freeze_for_inference(bundle.build_network(torch.device("cpu")), device)
+        network = bundle.build_network(torch.device("cpu"))
+        self._network = freeze_for_inference(network, device, mirrors=bundle.recipe.mirrored_scoring)
         self._spec = bundle.preprocess
         self._points = bundle.operating_points
         self._calibration = Calibration.from_json(bundle.calibration)

@@ -82,7 +82,13 @@ _STUDY_OVERRIDES = {
     "tuning_image_size_px": "image_size_px",
     "metric": "metric",
 }
-_RECIPE_OVERRIDES = {"epochs": "epochs", "image_size_px": "image_size_px", "seed": "seed", "metric": "selection_metric"}
+_RECIPE_OVERRIDES = {
+    "epochs": "epochs",
+    "image_size_px": "image_size_px",
+    "seed": "seed",
+    "metric": "selection_metric",
+    "mirrored_scoring": "mirrored_scoring",
+}
 
 
 def plan_of(params: Mapping[str, Any]) -> NightlyWork:

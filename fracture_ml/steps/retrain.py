@@ -169,7 +169,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
         keep_every_s=settings.checkpoint_seconds,
     )
 
-    logits = _logits_as_scored(trained.state, data, validation, trained.spec, device)
+    logits = _logits_as_scored(trained.state, data, validation, trained.spec, chosen, device)
     calibration = fit_temperature(logits, data.labels[validation])
     bundle = Bundle(
         state=trained.state,
@@ -219,12 +219,18 @@ def _initial_weights(stores: Stores, settings: Settings, recipe: TrainRecipe) ->
 
 
 def _logits_as_scored(
-    state: Mapping[str, Tensor], data: SnapshotPixels, rows: np.ndarray, spec: PreprocessSpec, device: torch.device
+    state: Mapping[str, Tensor],
+    data: SnapshotPixels,
+    rows: np.ndarray,
+    spec: PreprocessSpec,
+    recipe: TrainRecipe,
+    device: torch.device,
 ) -> np.ndarray:
     """float32, (n, 2), from the very network that scoring uses, so that thresholds chosen on them hold there."""
     network = build_network()
     network.load_state_dict(state)
-    return predict_logits(freeze_for_inference(network, device), data.pixels, rows, spec, device)
+    frozen = freeze_for_inference(network, device, mirrors=recipe.mirrored_scoring)
+    return predict_logits(frozen, data.pixels, rows, spec, device)
 
 
 def _log_epoch(record: EpochRecord, epochs: int) -> None:
@@ -282,7 +288,9 @@ def evaluate_and_register(
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=bundle.recipe.image_size_px)
     test = data.rows_of(Split.TEST)
     stores.snapshots.count_look(snapshot_id, "test", f"recipe {trained['recipe_id'][:12]}")
-    logits = _logits_as_scored(bundle.state, data, test, bundle.preprocess, choose_device(settings.device))
+    logits = _logits_as_scored(
+        bundle.state, data, test, bundle.preprocess, bundle.recipe, choose_device(settings.device)
+    )
     scores = Calibration.from_json(bundle.calibration).calibrated(logits)
 
     members = [data.members[row] for row in test]
