@@ -42,15 +42,15 @@ def ingest_radiographs():
         settings = load_settings()
         return ingest_inbox(open_context(settings), settings, threads=params["threads"])
 
-    @task.short_circuit
-    def anything_new(counts: dict) -> bool:
-        return counts["radiograph"] > 0
-
     @task(outlets=[RADIOGRAPHS])
-    def announce_radiographs() -> None:
-        """Rings the bell for the scoring."""
+    def announce_radiographs(counts: dict) -> None:
+        """Rings the bell for the scoring; skipped, it does not ring."""
+        from airflow.sdk.exceptions import AirflowSkipException
 
-    anything_new(ingest()) >> announce_radiographs()
+        if not counts["radiograph"]:
+            raise AirflowSkipException("No radiograph is new.")
+
+    announce_radiographs(ingest())
 
 
 ingest_radiographs()

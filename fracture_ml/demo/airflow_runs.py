@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from fracture_ml.core.errors import StackError
 
 _FINISHED = ("success", "failed")
 _SECONDS_BETWEEN_LOOKS = 1.0
+_LOOKS_PER_LOG = 3  # how a task stands, and its log, cost the api-server processor time that the training needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,16 @@ class AirflowRuns:
             "dag_run_id"
         ]
 
+    def is_due(self, dag_id: str) -> bool:
+        """Whether the schedule starts a run of the DAG at once, now that it is switched on."""
+        due = self._json("GET", f"/api/v2/dags/{dag_id}")["next_dagrun_run_after"]
+        return due is not None and datetime.fromisoformat(due) <= datetime.now(UTC)
+
     def find_run_since(self, dag_id: str, since: datetime) -> str | None:
         """The earliest run of the DAG that was queued at or after `since`."""
         return next(self._run_ids(dag_id, run_after_gte=since.astimezone(UTC).isoformat()), None)
 
-    def find_active_run(self, dag_id: str, *, but: str) -> str | None:
+    def find_active_run(self, dag_id: str, *, but: str | None = None) -> str | None:
         """The oldest run of the DAG that is under way, another than `but`."""
         active = self._run_ids(dag_id, state=["queued", "running"])
         return next((run_id for run_id in active if run_id != but), None)
@@ -60,11 +67,14 @@ class AirflowRuns:
     def follow(self, dag_id: str, run_id: str, *, timeout_s: float, on_look: Callable[[list[TaskLook]], None]) -> str:
         """Look at a run until it has finished; returns its state. Raises: StackError: not finished in time."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        for look in count():
             state = self._json("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
-            on_look(list(self._look(dag_id, run_id)))
+            if state in _FINISHED or look % _LOOKS_PER_LOG == 0:
+                on_look(list(self._look(dag_id, run_id)))
             if state in _FINISHED:
                 return state
+            if time.monotonic() > deadline:
+                break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         raise StackError(f"The run {run_id} of {dag_id} has not finished in {timeout_s:.0f} s")
 
