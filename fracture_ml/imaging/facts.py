@@ -9,8 +9,9 @@ from fracture_ml.imaging.deidentify import age_of, hashed_patient, keyed_hash
 from fracture_ml.imaging.dicom import text_of
 from fracture_ml.imaging.fingerprint import perceptual_hash, sha256_of
 
-# Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size.
-_ENOUGH_FOR_A_HASH_PX = 256
+# Only the perceptual hash needs the pixels, and it needs 64 a side, three for each before it shrinks them carefully: a
+# JPEG is decoded at a part of its size. Measured in docs/LOG.md on 2026-11-25.
+_ENOUGH_FOR_A_HASH_PX = 192
 
 _PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.URGENT, "URGENT": Priority.URGENT, "ASAP": Priority.URGENT}
 
