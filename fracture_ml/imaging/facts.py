@@ -9,7 +9,8 @@ from fracture_ml.imaging.deidentify import age_of, hashed_patient, keyed_hash
 from fracture_ml.imaging.dicom import text_of
 from fracture_ml.imaging.fingerprint import perceptual_hash, sha256_of
 
-# Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size.
+# Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size. Not
+# below 256: at half the size, one of 75 pairs of near-duplicates is not found any more (docs/LOG.md, 2026-11-25).
 _ENOUGH_FOR_A_HASH_PX = 256
 
 _PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.URGENT, "URGENT": Priority.URGENT, "ASAP": Priority.URGENT}

@@ -17,6 +17,7 @@ from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
+from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.radiographs import Arrival
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,9 @@ def ingest_inbox(stores: Stores, settings: Settings, *, threads: int = 4) -> dic
         counts[_take_label_file(stores, settings, received)] += 1
 
     done, last_line = 0, time.monotonic()
+    limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
     with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
-        findings = pool.map(lambda received: _inspect(stores, settings, received), images)
+        findings = pool.map(lambda received: _inspect(stores.bucket, received, limits, secret), images)
         for chunk in _chunks(findings, _ROWS_PER_TRANSACTION):
             counts.update(_record(stores, chunk))
             done += len(chunk)
@@ -102,17 +104,17 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
     return "labels"
 
 
-def _inspect(stores: Stores, settings: Settings, received: ReceivedObject) -> Arrival | Refusal | Vanished:
+def _inspect(
+    bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, secret: bytes
+) -> Arrival | Refusal | Vanished:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
-    secret = settings.site_secret.get_secret_value().encode()
-    limits = decode_limits(settings)
     try:
         if received.size_bytes > limits.max_bytes:
             raise TooLarge(f"{received.size_bytes:,} bytes, and at most {limits.max_bytes:,} are admitted")
-        data = stores.bucket.read(received.key)
+        data = bucket.read(received.key)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"
-        stores.bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
+        bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))
     except ObjectNotFound:
         return Vanished(received=received)

@@ -1,10 +1,14 @@
 """Object storage, against a real S3."""
 
+import hashlib
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, StorageUnavailable
+from fracture_ml.core.records import MediaType
 from fracture_ml.stores.bucket import Bucket, open_bucket
 
 
@@ -78,23 +82,58 @@ def test_an_endpoint_that_is_no_url_and_half_a_key_are_refused_at_once(s3):
 
 
 @pytest.mark.parametrize(
+    "key",
+    ["inbox/a b/ü.png", "inbox/a#b", "inbox/a%23b", "inbox/a?b&c", "inbox//twice", "/led by a slash", "inbox/.hidden"],
+)
+def test_a_key_is_taken_literally_whichever_way_its_bytes_take(s3, bucket, key):
+    """boto3 alone, and what usually carries the bytes, see the same object."""
+    bucket.write("inbox/first", b"another")
+    bucket.write("inbox/a#b" if key != "inbox/a#b" else "inbox/a%23b", b"another")
+    bucket.write(key, b"written", "image/png")
+    alone = Bucket(bucket._client, bucket.name)
+    assert alone.read(key) == b"written" == bucket.read(key)
+    alone.write(key, b"written again")
+    assert bucket.read(key) == b"written again"
+    assert bucket.read("inbox/first") == b"another"
+
+
+def test_a_written_object_says_what_it_is_and_has_one_part_however_large(bucket):
+    for size_bytes in (1000, 9 * 2**20):
+        data = bytes(size_bytes)
+        bucket.write("radiographs/x.png", data, MediaType.PNG)
+        head = bucket._client.head_object(Bucket=bucket.name, Key="radiographs/x.png")
+        assert head["ContentType"] == "image/png"
+        assert head["ETag"].strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+        assert bucket.read("radiographs/x.png") == data
+
+
+@pytest.mark.parametrize(
     ("code", "status", "says"),
     [("InsufficientStorage", 507, "no space left"), ("InternalError", 500, "run this again")],
 )
-def test_a_full_or_failing_storage_says_so(bucket, code, status, says):
-    """What the server answers is forced through the client's own hooks: its disk cannot be filled here."""
+def test_a_full_or_failing_storage_says_so(s3, code, status, says):
+    """Its disk cannot be filled here: another server answers like one whose disk is full."""
+    body = f"<Error><Code>{code}</Code><Message>inbox/Jane_Doe.png</Message></Error>".encode()
 
-    def answer(**_):
-        from botocore.awsrequest import AWSResponse
+    class Full(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
-        body = f"<Error><Code>{code}</Code></Error>".encode()
+        def log_message(self, *_) -> None:
+            """Says nothing."""
 
-        class Raw:
-            def stream(self, **_):
-                yield body
-
-        return AWSResponse("http://127.0.0.1", status, {"content-length": str(len(body))}, Raw())
-
-    bucket._client.meta.events.register("before-send.s3.PutObject", answer)
-    with pytest.raises(StorageUnavailable, match=says):
-        bucket.write("radiographs/x", b"x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Full) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            full = opened(s3, endpoint_url=f"http://127.0.0.1:{server.server_port}")
+            with pytest.raises(StorageUnavailable, match=says) as caught:
+                full.write("radiographs/x", b"x")
+            assert "Jane" not in str(caught.value)
+        finally:
+            server.shutdown()
+            serving.join()
