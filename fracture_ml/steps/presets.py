@@ -82,7 +82,7 @@ _STUDY_OVERRIDES = {
     "tuning_image_size_px": "image_size_px",
     "metric": "metric",
 }
-_RECIPE_OVERRIDES = {"epochs": "epochs", "image_size_px": "image_size_px", "seed": "seed", "metric": "selection_metric"}
+_RECIPE_OVERRIDES = {"epochs": "epochs", "seed": "seed", "metric": "selection_metric"}
 
 
 def plan_of(params: Mapping[str, Any]) -> NightlyWork:
@@ -100,9 +100,12 @@ def plan_of(params: Mapping[str, Any]) -> NightlyWork:
     study = filled(_STUDY_OVERRIDES)
     if params.get("tuning_minutes") is not None:
         study["time_budget_s"] = 60 * params["tuning_minutes"]
-    recipe = filled(_RECIPE_OVERRIDES)
+    changes = filled(_RECIPE_OVERRIDES)
+
+    def changed(recipe: TrainRecipe) -> TrainRecipe:
+        size_px = params.get("image_size_px")
+        return (recipe if size_px is None else recipe.at_size(size_px)).with_changes(**changes)
+
     return NightlyWork(
-        study=replace(work.study, **study),
-        recipe=replace(work.recipe, **recipe),
-        undrawn=replace(work.undrawn, **recipe),
+        study=replace(work.study, **study), recipe=changed(work.recipe), undrawn=changed(work.undrawn)
     )
