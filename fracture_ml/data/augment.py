@@ -1,4 +1,4 @@
-"""What the network is shown of each image: one affine view and one grey-scale change, a batch at a time, on the device."""
+"""What the network is shown of each image: an affine view and a grey-scale change, a batch at a time, on the device."""
 
 import math
 from typing import NamedTuple
@@ -69,18 +69,21 @@ def _fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:
 
     The part of a box that lies in the cell, as a share of the most that could: of a box that is larger than a cell in
     both directions the share of the cell that it fills, of a smaller one the share of the box. The largest, where there
-    are several boxes. The box is turned with the view, the points' own squares are not: a fine enough grain.
+    are several boxes. What is finer than the points' grain counts as one point's square.
 
     Args: theta: (B, 2, 3), of the view. boxes: (B, K, 4).
     """
     points = _POINTS_A_CELL * cells
     places = (F.affine_grid(theta, [len(theta), 1, points, points], align_corners=False) + 1) / 2  # (B, p, p, 2)
     cell = torch.linalg.det(theta[:, :, :2]).abs().sqrt() / cells  # (B,), its side as a share of the square's
-    apart = (cell / _POINTS_A_CELL).view(-1, 1, 1, 1, 1)  # a point stands for a square of this side
-    at, corners = places.unsqueeze(1), boxes[:, :, None, None]  # (B, 1, p, p, 2), (B, K, 1, 1, 4)
-    ends = torch.minimum(at + apart / 2, corners[..., 2:]) - torch.maximum(at - apart / 2, corners[..., :2])
-    inside = (ends / apart).clamp(min=0).prod(-1)  # (B, K, p, p), 0 to 1
+    apart = (cell / _POINTS_A_CELL).view(-1, 1, 1)  # a point stands for a square of this side
+    sides = boxes[..., 2:] - boxes[..., :2]  # (B, K, 2)
+    sides = torch.where(sides > 0, torch.maximum(sides, apart), 0.0)  # what is finer than the points is seen by one
+    middles = (boxes[..., :2] + boxes[..., 2:]) / 2
+    first, last = ((middles + end * sides)[:, :, None, None] for end in (-0.5, 0.5))  # (B, K, 1, 1, 2)
+    at, reach = places.unsqueeze(1), apart[..., None, None] / 2  # (B, 1, p, p, 2), (B, 1, 1, 1, 1)
+    ends = torch.minimum(at + reach, last) - torch.maximum(at - reach, first)  # (B, K, p, p, 2)
+    inside = (ends / (2 * reach)).clamp(min=0).prod(-1)  # (B, K, p, p), 0 to 1
     of_cell = F.avg_pool2d(inside, _POINTS_A_CELL)  # (B, K, cells, cells)
-    sides = (boxes[..., 2:] - boxes[..., :2]) / cell.view(-1, 1, 1)  # (B, K, 2), in cells
-    most = sides.clamp(max=1.0).prod(-1)  # (B, K), the share of a cell that the box can fill
+    most = (sides / cell.view(-1, 1, 1)).clamp(max=1.0).prod(-1)  # (B, K), the share of a cell that the box can fill
     return (of_cell / most.clamp(min=1e-6)[..., None, None]).amax(1).clamp(max=1.0)

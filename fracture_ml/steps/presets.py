@@ -106,6 +106,4 @@ def plan_of(params: Mapping[str, Any]) -> NightlyWork:
         size_px = params.get("image_size_px")
         return (recipe if size_px is None else recipe.at_size(size_px)).with_changes(**changes)
 
-    return NightlyWork(
-        study=replace(work.study, **study), recipe=changed(work.recipe), undrawn=changed(work.undrawn)
-    )
+    return NightlyWork(study=replace(work.study, **study), recipe=changed(work.recipe), undrawn=changed(work.undrawn))

@@ -1,4 +1,4 @@
-"""Drawn pixels that a network can learn in a minute: a bright line on noise, broken in the positives, with the places."""
+"""Drawn pixels that a network can learn in a minute: a bright line on noise, broken in the positives."""
 
 import numpy as np
 import psycopg2

@@ -50,7 +50,7 @@ def trainings(monkeypatch) -> list[tuple[int, float, int]]:
     """What was trained: (batch size, lr, images validated on). The accuracy is decided by the recipe."""
     done: list[tuple[int, float, int]] = []
 
-    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, on_epoch, **options):
         assert not set(train_rows) & set(validation_rows)
         done.append((recipe.batch_size, recipe.peak_lr, len(validation_rows)))
         record = EpochRecord(
@@ -162,7 +162,7 @@ def test_a_hopeless_fold_stops_inside_and_the_table_tells_every_epoch(night, mon
     """The best recipe is at 1.0 from its second epoch on, every other one guesses."""
     epochs_of = []
 
-    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, on_epoch, **options):
         history = []
         for epoch in range(1, recipe.epochs + 1):
             value = 0.5 if recipe.peak_lr < BASE.peak_lr or epoch == 1 else 1.0
