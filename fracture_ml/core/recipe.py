@@ -117,6 +117,11 @@ class TrainRecipe(_Described):
     def with_changes(self, **changes: Any) -> "TrainRecipe":
         return replace(self, **changes)
 
+    def at_size(self, image_size_px: int) -> "TrainRecipe":
+        """The same for images of another size: of whole images, where a crop would be as large as they are."""
+        crop_px = self.crop_px if self.crop_px < image_size_px else 0
+        return replace(self, image_size_px=image_size_px, crop_px=crop_px)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan(_Described):

@@ -67,17 +67,23 @@ def draw_views(
 def _fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """How much of a fracture each cell of a view shows: float32, (B, cells, cells), 0 to 1.
 
-    The share of the cell that lies in a box; of a box that is smaller than a cell, the share of the box that lies in
-    the cell. The largest, where there are several boxes.
+    The part of a box that lies in the cell, as a share of the most that could: of a box that is larger than a cell in
+    both directions the share of the cell that it fills, of a smaller one the share of the box. The largest, where there
+    are several boxes. What is finer than the points' grain counts as one point's square.
 
     Args: theta: (B, 2, 3), of the view. boxes: (B, K, 4).
     """
     points = _POINTS_A_CELL * cells
     places = (F.affine_grid(theta, [len(theta), 1, points, points], align_corners=False) + 1) / 2  # (B, p, p, 2)
-    at, corners = places.unsqueeze(1), boxes[:, :, None, None]  # (B, 1, p, p, 2), (B, K, 1, 1, 4)
-    inside = ((at >= corners[..., :2]) & (at < corners[..., 2:])).all(-1)  # (B, K, p, p)
-    of_cell = F.avg_pool2d(inside.float(), _POINTS_A_CELL)  # (B, K, cells, cells)
-    cell_area = torch.linalg.det(theta[:, :, :2]).abs() / cells**2  # (B,), as a share of the square
-    box_area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)  # (B, K)
-    in_cells = (box_area / cell_area.unsqueeze(1)).clamp(min=1 / _POINTS_A_CELL**2, max=1.0)
-    return (of_cell / in_cells[..., None, None]).amax(1).clamp(max=1.0)
+    cell = torch.linalg.det(theta[:, :, :2]).abs().sqrt() / cells  # (B,), its side as a share of the square's
+    apart = (cell / _POINTS_A_CELL).view(-1, 1, 1)  # a point stands for a square of this side
+    sides = boxes[..., 2:] - boxes[..., :2]  # (B, K, 2)
+    sides = torch.where(sides > 0, torch.maximum(sides, apart), 0.0)  # what is finer than the points is seen by one
+    middles = (boxes[..., :2] + boxes[..., 2:]) / 2
+    first, last = ((middles + end * sides)[:, :, None, None] for end in (-0.5, 0.5))  # (B, K, 1, 1, 2)
+    at, reach = places.unsqueeze(1), apart[..., None, None] / 2  # (B, 1, p, p, 2), (B, 1, 1, 1, 1)
+    ends = torch.minimum(at + reach, last) - torch.maximum(at - reach, first)  # (B, K, p, p, 2)
+    inside = (ends / (2 * reach)).clamp(min=0).prod(-1)  # (B, K, p, p), 0 to 1
+    of_cell = F.avg_pool2d(inside, _POINTS_A_CELL)  # (B, K, cells, cells)
+    most = (sides / cell.view(-1, 1, 1)).clamp(max=1.0).prod(-1)  # (B, K), the share of a cell that the box can fill
+    return (of_cell / most.clamp(min=1e-6)[..., None, None]).amax(1).clamp(max=1.0)

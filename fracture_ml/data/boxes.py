@@ -18,7 +18,7 @@ def most_are_drawn(members: Sequence[SnapshotMember]) -> bool:
 
 
 def boxes_in_square(images: Sequence[tuple[int, Sequence[Box], int, int]]) -> np.ndarray:
-    """The fractures of each image, as shares of its letterboxed square.
+    """The fractures of each image, as shares of its letterboxed square. A box without an area there counts as none.
 
     Args:    images: label (1 = fracture), its boxes in source pixels, and the source's width and height in pixels.
     Returns: float32, (N, K, 4): left, top, right, bottom, 0 to 1; K is the largest number of boxes of an image, at
@@ -36,4 +36,5 @@ def _of_image(label: int, boxes: Sequence[Box], width_px: int, height_px: int) -
     if not label:
         return []
     geometry = LetterboxGeometry.of(width_px, height_px, _FINE_PX)
-    return [tuple(np.divide(geometry.to_square(box), _FINE_PX)) for box in boxes] or [WHOLE]
+    places = [tuple(np.divide(geometry.to_square(box), _FINE_PX)) for box in boxes]
+    return [place for place in places if place[0] < place[2] and place[1] < place[3]] or [WHOLE]

@@ -84,7 +84,6 @@ _STUDY_OVERRIDES = {
 }
 _RECIPE_OVERRIDES = {
     "epochs": "epochs",
-    "image_size_px": "image_size_px",
     "seed": "seed",
     "metric": "selection_metric",
     "mirrored_scoring": "mirrored_scoring",
@@ -106,9 +105,10 @@ def plan_of(params: Mapping[str, Any]) -> NightlyWork:
     study = filled(_STUDY_OVERRIDES)
     if params.get("tuning_minutes") is not None:
         study["time_budget_s"] = 60 * params["tuning_minutes"]
-    recipe = filled(_RECIPE_OVERRIDES)
-    return NightlyWork(
-        study=replace(work.study, **study),
-        recipe=replace(work.recipe, **recipe),
-        undrawn=replace(work.undrawn, **recipe),
-    )
+    changes = filled(_RECIPE_OVERRIDES)
+
+    def changed(recipe: TrainRecipe) -> TrainRecipe:
+        size_px = params.get("image_size_px")
+        return (recipe if size_px is None else recipe.at_size(size_px)).with_changes(**changes)
+
+    return NightlyWork(study=replace(work.study, **study), recipe=changed(work.recipe), undrawn=changed(work.undrawn))

@@ -14,8 +14,8 @@ def localised_cross_entropy(evidence: Tensor, fractured: Tensor) -> Tensor:
     """Cross-entropy of "somewhere inside is a fracture", plus that of "nowhere outside is one".
 
     Inside are the cells that lie in a box, outside all others, and both are summed up as an image is: by LogSumExp.
-    An image without a fracture has no inside, and one whose fracture nobody drew has no outside: for those it is the
-    plain cross-entropy of the image's score.
+    An image without a fracture has no inside, and one whose fracture nobody drew has no outside (but for what came in
+    from beyond the frame): for those it is the plain cross-entropy of the image's score.
 
     Args:    evidence: float32, (B, h, w), in logits. fractured: (B, h, w), how much of a fracture
              each cell shows, 0 to 1.
@@ -27,8 +27,7 @@ def localised_cross_entropy(evidence: Tensor, fractured: Tensor) -> Tensor:
         evidence.masked_fill(~cells, lowest).flatten(1).logsumexp(1) for cells in (inside, outside)
     )  # (B,), (B,)
     missed = torch.where(is_fractured(fractured), F.softplus(-somewhere), 0.0)
-    invented = torch.where(outside.flatten(1).any(1), F.softplus(nowhere), 0.0)
-    return missed + invented
+    return missed + F.softplus(nowhere)  # 0 where nothing is outside
 
 
 def is_fractured(fractured: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fracture_ml.core.errors import NotEnoughData
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.boxes import WHOLE
 
@@ -47,7 +48,10 @@ class Crops:
     """
 
     def __init__(self, rows: np.ndarray, boxes: np.ndarray, content: np.ndarray, recipe: TrainRecipe) -> None:
-        """Args: rows: int, (n,). boxes: (N, K, 4). content: (n, 4), left, top, right, bottom of what is not black."""
+        """Args: rows: int, (n,). boxes: (N, K, 4). content: (n, 4), left, top, right, bottom of what is not black.
+
+        Raises: NotEnoughData: nobody drew a fracture on any of the rows.
+        """
         known = _are_drawn(boxes[rows]) | (boxes[rows] == 0).all(axis=(1, 2))
         rows, content = rows[known], content[known]
         self._rows = torch.as_tensor(rows, dtype=torch.int64)
@@ -58,6 +62,11 @@ class Crops:
         self._low = torch.as_tensor(content[:, :2] + margin)  # (n, 2), where a crop's middle may lie
         self._high = torch.as_tensor(content[:, 2:] - margin)
         place, box = np.nonzero(boxes[rows].any(axis=2))
+        if not len(place):
+            raise NotEnoughData(
+                "No label says where a fracture is, and crops need to know: train on whole images (crop_px=0), or add "
+                "labels with boxes."
+            )
         self._fractured = self._rows[place]  # (m,), a row for each drawn fracture
         drawn = boxes[rows][place, box]  # (m, 4)
         self._middles = torch.as_tensor((drawn[:, :2] + drawn[:, 2:]) / 2)  # (m, 2)

@@ -127,11 +127,9 @@ def run_study(
     deadline = time.monotonic() + plan.time_budget_s
     rows, folds = np.asarray(rows, dtype=np.int64), np.asarray(folds, dtype=np.int64) % plan.folds
     judged = _folds_to_judge_by(labels[rows], folds, plan.folds)
-    base_recipe = base_recipe.with_changes(
+    base_recipe = base_recipe.at_size(plan.image_size_px).with_changes(
         epochs=plan.epochs,
         warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
-        image_size_px=plan.image_size_px,
-        crop_px=base_recipe.crop_px if base_recipe.crop_px < plan.image_size_px else 0,
         selection_metric=plan.metric,
     )
     grid = _grid_of(plan)

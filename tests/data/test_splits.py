@@ -1,14 +1,15 @@
 """Sides and folds: what belongs together stays together, and never moves."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fracture_ml.core.errors import LeakageFound, NotEnoughData
-from fracture_ml.core.recipe import SplitPlan
-from fracture_ml.core.records import Candidate, LabelValue, SnapshotMember, Split
+from fracture_ml.core.recipe import SplitPlan, hash_of_json
+from fracture_ml.core.records import Box, Candidate, LabelValue, SnapshotMember, Split
 from fracture_ml.data.splits import check_no_leakage, draft_snapshot, fold_of, require_trainable, side_of
 
 PLAN = SplitPlan(vault_share=0.05)
@@ -136,6 +137,20 @@ def test_the_id_names_the_rows_and_the_plan():
     assert draft.id != draft_snapshot(candidates, SplitPlan(seed=1)).id
     assert draft.id != draft_snapshot([*candidates[:-1], _candidate(9, "study:9", label=LabelValue.POSITIVE)], PLAN).id
     assert [member.sha256 for member in draft.members] == sorted(member.sha256 for member in draft.members)
+
+
+def test_a_box_is_part_of_the_id_and_without_boxes_the_id_is_what_it_always_was():
+    candidates = [_candidate(number, f"study:{number}", label=LabelValue.POSITIVE) for number in range(10)]
+    plain = draft_snapshot(candidates, PLAN)
+    rows = [[member.sha256, member.label, member.split, member.fold] for member in plain.members]
+    assert plain.id == hash_of_json({"plan": PLAN.to_json(), "rows": rows})
+    box, other = Box(x=1.0, y=2.0, width=3.0, height=4.0), Box(x=1.0, y=2.0, width=3.0, height=5.0)
+    drafts = [
+        draft_snapshot([replace(candidates[0], boxes=boxes), *candidates[1:]], PLAN)
+        for boxes in ((box,), (other,), (box, other))
+    ]
+    assert len({plain.id, *(draft.id for draft in drafts)}) == 4
+    assert drafts[2].members[0].boxes == (box, other) and drafts[2].members[1].boxes == ()
 
 
 def _members(*places: tuple[str, int, Split, int | None]) -> list[SnapshotMember]:

@@ -15,7 +15,7 @@ from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import OperatingPoints
 from fracture_ml.model import weights
 from fracture_ml.model.bundle import Bundle
-from fracture_ml.model.network import build_network
+from fracture_ml.model.network import build_network, logits_of
 from fracture_ml.model.weights import load_initial_weights
 
 
@@ -47,12 +47,32 @@ def test_a_one_channel_stem_equals_three_equal_channels(three_channels):
         assert (features - network.feature_map(image)).abs().max() < 1e-5 * features.abs().max()
 
 
-def test_the_class_activation_map_averages_to_the_logit():
+def test_the_evidence_is_the_last_layer_applied_to_every_cell_and_its_log_sum_exp_is_the_score():
     network = build_network().eval()
+    image = torch.randn(2, 1, 96, 64)
     with torch.no_grad():
-        features = network.feature_map(torch.randn(2, 1, 96, 96))  # (2, 2048, 3, 3)
-        attention = torch.einsum("kc,bchw->bkhw", network.fc.weight, features)
-        assert torch.allclose(attention.mean(dim=(2, 3)) + network.fc.bias, network.classify(features), atol=1e-4)
+        cells = network.feature_map(image).permute(0, 2, 3, 1)  # (2, 3, 2, 2048)
+        of_classes = network.fc(cells)  # (2, 3, 2, 2)
+        evidence = network.evidence(image)
+        torch.testing.assert_close(evidence, of_classes[..., 1] - of_classes[..., 0], atol=1e-4, rtol=1e-4)
+        logits = network(image)
+    assert torch.equal(logits, logits_of(evidence))
+    assert torch.equal(logits[:, 0], torch.zeros(2))
+    torch.testing.assert_close(logits[:, 1].exp(), evidence.exp().sum(dim=(1, 2)), rtol=1e-4, atol=0)
+
+
+def test_one_broken_place_is_enough_however_large_the_image():
+    few, many = torch.full((1, 2, 2), -9.0), torch.full((1, 14, 14), -9.0)
+    few[0, 1, 0] = many[0, 3, 7] = 5.0
+    assert logits_of(few)[0, 1].item() == pytest.approx(5, abs=1e-3)
+    assert logits_of(many)[0, 1].item() == pytest.approx(5, abs=1e-3)
+
+
+def test_before_anything_is_learned_a_fracture_is_unlikely():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        evidence = build_network().eval().evidence(torch.randn(2, 1, 96, 96))
+    assert evidence.mean().item() == pytest.approx(-4, abs=1.5)
 
 
 def test_weights_of_another_network_are_refused():

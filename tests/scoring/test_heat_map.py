@@ -5,14 +5,14 @@ import pytest
 import torch
 from matplotlib import colormaps
 from PIL import Image
+from pytorch_grad_cam import GradCAM
 
 from fracture_ml.imaging.letterbox import LetterboxGeometry
 from fracture_ml.model.device import autocast
 from fracture_ml.model.inference import freeze_for_inference
-from fracture_ml.model.network import build_network
+from fracture_ml.model.network import FractureNetwork, build_network, logits_of
 from fracture_ml.scoring.heat_map import (
     box_of,
-    class_activation_maps,
     heat_map_png,
     overlay_png,
     shown_size,
@@ -21,39 +21,56 @@ from fracture_ml.scoring.heat_map import (
 
 
 @pytest.fixture(scope="module")
-def frozen_and_plain():
-    """(feature map, last layer's weight) of the plain network in float32, and of its frozen copy."""
+def network() -> FractureNetwork:
+    """Untrained, with batch norms that have seen images, so that its cells differ."""
     torch.manual_seed(0)
-    network = build_network().eval().requires_grad_(False)
-    frozen = freeze_for_inference(network, torch.device("cpu"))
-    x = torch.randn(4, 1, 96, 96)
-    with torch.inference_mode():
-        plain = network.feature_map(x), network.fc.weight
-        with autocast(torch.device("cpu")):
-            return plain, (frozen.feature_map(x), frozen.fc.weight)
+    network = build_network()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, 1, 96, 96))
+        network.fc.weight.mul_(10)
+    return network.eval()
 
 
-def test_the_map_is_what_grad_cam_finds_in_the_whole_network_with_a_backward_pass():
+def test_the_evidence_is_what_the_grad_cam_package_finds_in_the_whole_network(network):
     """Selvaraju et al. 2017, equations 1 and 2 before the ReLU, at the last convolution, for the logits' difference.
 
-    Computed here by autograd: the `grad-cam` package would bring OpenCV with it.
+    Up to two constants that a map on a scale of its own does not have: the number of cells, and the layer's bias.
     """
-    torch.manual_seed(0)
-    network = build_network().eval()
-    features = network.feature_map(torch.randn(2, 1, 96, 64))  # (B, 2048, 3, 2)
-    features.retain_grad()
-    logits = network.classify(features)
-    (logits[:, 1] - logits[:, 0]).sum().backward()
-    alphas = features.grad.mean(dim=(2, 3), keepdim=True)
-    grad_cam = (alphas * features).sum(dim=1).detach().numpy()
-    places = 3 * 2  # the pooling's share of each, which a map on a scale of its own does not have
-    ours = class_activation_maps(features.detach(), network.fc.weight.detach())
-    assert ours == pytest.approx(grad_cam * places, rel=1e-4, abs=1e-5 * float(np.abs(ours).max()))
+    images, layer = torch.randn(3, 1, 128, 96), network.layer4[-1]
+    fracture_against_none = [lambda logits: logits[1] - logits[0]] * len(images)
+    with GradCAM(network, [layer]) as cam:
+        cam(images, fracture_against_none)
+        (features,), (gradients,) = cam.activations_and_grads.activations, cam.activations_and_grads.gradients
+        theirs = cam.get_cam_image(images, layer, fracture_against_none, features.numpy(), gradients.numpy())
+    with torch.inference_mode():
+        evidence = network.evidence(images).numpy()  # (3, 4, 3)
+        ours = evidence - (network.fc.bias[1] - network.fc.bias[0]).item()
+    cells = 4 * 3
+    assert np.ptp(ours) > 0.5
+    assert theirs * cells == pytest.approx(ours, rel=1e-3, abs=1e-4 * float(np.abs(ours).max()))
 
 
-def test_the_frozen_network_finds_the_same_map(frozen_and_plain):
-    plain, frozen = (class_activation_maps(features, weight) for features, weight in frozen_and_plain)
-    assert np.corrcoef(plain.ravel(), frozen.ravel())[0, 1] > 0.99
+def test_the_cells_shares_of_a_scores_gradient_sum_to_one(network):
+    """So that Grad-CAM's weight of a channel is the last layer's, whatever the cells are: alpha_c = w_c / cells."""
+    features = network.feature_map(torch.randn(2, 1, 128, 128)).detach().requires_grad_()
+    weight = network.fc.weight[1] - network.fc.weight[0]
+    evidence = torch.einsum("bchw,c->bhw", features, weight)
+    logits_of(evidence)[:, 1].sum().backward()
+    shares = evidence.flatten(1).softmax(1).view_as(evidence)
+    torch.testing.assert_close(features.grad, shares.unsqueeze(1) * weight.view(1, -1, 1, 1))
+    torch.testing.assert_close(features.grad.mean(dim=(2, 3)), (weight / 16).expand(2, -1))
+
+
+def test_the_frozen_network_finds_the_same_evidence(network):
+    images = torch.randn(4, 1, 96, 96)
+    frozen = freeze_for_inference(network, torch.device("cpu"))
+    with torch.inference_mode():
+        plain = network.evidence(images)
+        with autocast(torch.device("cpu")):
+            quick = frozen.evidence(images)
+    assert quick.dtype == torch.float32
+    assert np.corrcoef(plain.ravel(), quick.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 200), (200, 400), (300, 300)])

@@ -5,9 +5,11 @@ import multiprocessing
 import random
 import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerProcess
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from fracture_ml.model.bundle import Bundle
 from fracture_ml.steps import ingest, retrain, snapshot
 from fracture_ml.steps.context import open_configured_bucket, open_context
 from fracture_ml.steps.model_card import study_folder
-from fracture_ml.steps.presets import NightlyWork
+from fracture_ml.steps.presets import PRESETS, NightlyWork
 from fracture_ml.steps.settings import Settings
 
 RECIPE = TrainRecipe(image_size_px=32, epochs=6, batch_size=32).to_json()
@@ -120,13 +122,35 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     plan = StudyPlan(
         batch_sizes=(32,), peak_lrs=(1e-3,), schedulers=("cosine", "step"), folds=2, epochs=1, image_size_px=32
     )
-    work = NightlyWork(study=plan, recipe=TrainRecipe.from_json(RECIPE))
+    recipe = TrainRecipe.from_json(RECIPE)
+    work = NightlyWork(study=plan, recipe=recipe, undrawn=recipe)
     tuned = retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work)
     folder = study_folder(tuned["study_name"])
     left = {found.key.removeprefix(f"{folder}/") for found in stores.bucket.list(f"{folder}/")}
     assert left >= {"trials.json", "trials.csv", "history.png", "parallel_coordinate.png"}
     assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
     assert retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
+
+
+def test_the_labels_choose_between_the_presets_two_recipes(facts, snapshot_id, monkeypatch):
+    """Those of the drawn radiographs say where the fractures are; without their boxes they would not."""
+    stores = open_context(Settings(_env_file=None, **facts))
+    work = PRESETS["demo"]
+    members = stores.snapshots.members_of(snapshot_id)
+    assert all(bool(member.boxes) == bool(member.label) for member in members)
+    assert retrain.recipe_for(stores, snapshot_id=snapshot_id, work=work) == work.recipe
+    bare = [replace(member, boxes=()) for member in members]
+    monkeypatch.setattr(stores.snapshots, "members_of", lambda snapshot_id: bare)
+    assert retrain.recipe_for(stores, snapshot_id=snapshot_id, work=work) == work.undrawn
+
+
+def test_the_pixels_of_a_snapshot_come_with_the_places_of_its_fractures(facts, snapshot_id):
+    settings = Settings(_env_file=None, **facts)
+    data = retrain.open_pixels(open_context(settings), settings, snapshot_id=snapshot_id, size_px=64)
+    assert data.boxes.shape[::2] == (len(data.labels), 4)
+    np.testing.assert_array_equal(data.boxes.any(axis=(1, 2)), data.labels == 1)
+    sides = data.boxes[..., 2:] - data.boxes[..., :2]
+    assert (sides.max(axis=(1, 2))[data.labels == 1] < 0.6).all()  # a place, not the whole image
 
 
 def test_a_full_bucket_costs_the_checkpoint_and_not_the_training(facts, snapshot_id, monkeypatch, caplog):

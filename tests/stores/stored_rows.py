@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 from fracture_ml.core.recipe import SplitPlan, TrainRecipe, hash_of_json
@@ -79,10 +80,12 @@ def freeze(stores: Stores, *, as_of: datetime | None = None) -> str:
             label=int(one.label == LabelValue.POSITIVE),
             split=Split.TEST if place else Split.TRAIN,
             fold=None if place else 0,
+            boxes=one.boxes,
         )
         for place, one in enumerate(stores.radiographs.candidates(as_of=as_of))
     )
-    draft = SnapshotDraft(id=hash_of_json([member.sha256 for member in members]), members=members)
+    rows = [[member.sha256, [astuple(box) for box in member.boxes]] for member in members]
+    draft = SnapshotDraft(id=hash_of_json(rows), members=members)
     stores.snapshots.save(draft, SplitPlan(), as_of=as_of)
     return draft.id
 

@@ -20,7 +20,7 @@ _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "mi
 
 def test_migrations_are_applied_once_and_a_second_call_finds_nothing_to_do(create_database):
     url = create_database()
-    assert migrate(url) == ["0001_initial"]
+    assert migrate(url) == ["0001_initial", "0002_snapshot_boxes"]
     assert migrate(url) == []
     check_schema(connect(url))
 
@@ -34,7 +34,7 @@ def test_two_programs_that_migrate_at_once_apply_each_migration_once(create_data
         return migrate(url)
 
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(run, range(2))) == [[], ["0001_initial"]]
+        assert sorted(pool.map(run, range(2))) == [[], ["0001_initial", "0002_snapshot_boxes"]]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(create_database, tmp_path, monkeypatch):

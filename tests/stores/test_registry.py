@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from stored_rows import POINTS, arrival, claim, freeze, receive, received, register
+from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
 from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, UnknownVersion
 from fracture_ml.core.recipe import SplitPlan
-from fracture_ml.core.records import SnapshotDraft, SnapshotMember, Split, Verdict
+from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
+from fracture_ml.data.splits import draft_snapshot
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -24,6 +25,38 @@ def test_a_snapshot_is_frozen_once_and_found_again(stores):
     assert [member.sha256 for member in members] == sorted(member.sha256 for member in members)
     assert {member.fold for member in members} == {0, None}
     assert stores.snapshots.find("0" * 64) is None
+
+
+def test_a_snapshot_freezes_the_boxes_that_labels_had_drawn_on_its_fractures_by_then(stores):
+    hand, wrist, later = (Box(x=1.5, y=2.0, width=10.0 * n, height=4.25) for n in (1, 2, 3))
+    receive(
+        stores,
+        arrival("a.png", claims=[claim("a.png", boxes=(hand,))]),
+        arrival("b.png", claims=[claim("b.png", boxes=(hand,))]),
+        arrival("c.png", claims=[claim("c.png")]),
+    )
+    second = claim("a.png", source=LabelSource.RADIOLOGIST, boxes=(hand, wrist))  # one box twice, one of its own
+    stores.radiographs.record_labels(received("second.csv"), [second])
+    over = claim("b.png", "negative", source=LabelSource.RADIOLOGIST)  # and what was drawn before is no fracture
+    stores.radiographs.record_labels(received("over.csv"), [over])
+    between = datetime.now(UTC)
+    third = [claim("c.png", source=LabelSource.RADIOLOGIST, boxes=(later,))]
+    stores.radiographs.record_labels(received("third.csv"), third)
+
+    def boxes_at(as_of: datetime) -> dict[str, set[Box]]:
+        drafted = draft_snapshot(stores.radiographs.candidates(as_of=as_of), SplitPlan())
+        stores.snapshots.save(drafted, SplitPlan(), as_of=as_of)
+        members = stores.snapshots.members_of(drafted.id)
+        assert members == list(drafted.members)  # as they were drawn, to the last digit
+        assert all(len(set(member.boxes)) == len(member.boxes) for member in members)
+        ids.append(drafted.id)
+        return {member.sha256: set(member.boxes) for member in members}
+
+    ids: list[str] = []
+    assert boxes_at(between) == {sha("a.png"): {hand, wrist}, sha("b.png"): set(), sha("c.png"): set()}
+    assert boxes_at(datetime.now(UTC))[sha("c.png")] == {later}
+    assert boxes_at(between)[sha("c.png")] == set()  # it stays what it was
+    assert ids[0] == ids[2] != ids[1]
 
 
 def test_a_group_that_changed_while_the_snapshot_was_drawn_stops_the_freeze(stores):

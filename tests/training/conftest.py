@@ -12,18 +12,20 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn() -> tuple[np.ndarray, np.ndarray]:
-    """pixels: uint8, (96, 32, 32); labels: int64, (96,)."""
+def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """pixels: uint8, (96, 32, 32); labels: int64, (96,); boxes: float32, (96, 1, 4), around the breaks."""
     rng = np.random.default_rng(0)
     labels = np.arange(96) % 2
     pixels = rng.integers(0, 40, (96, 32, 32)).astype(np.uint8)
-    for image, label in zip(pixels, labels, strict=True):
+    boxes = np.zeros((96, 1, 4), np.float32)
+    for image, label, box in zip(pixels, labels, boxes[:, 0], strict=True):
         column = rng.integers(10, 22)
         image[2:30, column - 3 : column + 3] = 220
         if label:
             row = rng.integers(8, 22)
             image[row : row + 4, column - 4 : column + 4] = 20
-    return pixels, labels
+            box[:] = np.array([column - 4, row, column + 4, row + 4]) / 32
+    return pixels, labels, boxes
 
 
 @pytest.fixture(scope="module")

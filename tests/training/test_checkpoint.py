@@ -35,6 +35,28 @@ def test_from_any_checkpoint_the_training_ends_with_the_same_bits_and_the_same_c
     ]
 
 
+@pytest.mark.parametrize("batches_done", [1, 2, 3])
+def test_a_training_on_crops_goes_on_from_any_batch_to_the_same_bits(batches_done):
+    """Of 64 px, so that crops of 32 px have somewhere to lie: a dot in each positive."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 60, (40, 64, 64)).astype(np.uint8), np.arange(40) % 2
+    boxes = np.zeros((40, 1, 4), np.float32)
+    for image, box in zip(pixels[1::2], boxes[1::2, 0], strict=True):
+        column, row = rng.integers(4, 52, 2)
+        image[row : row + 8, column : column + 8] = 230
+        box[:] = np.array([column, row, column + 8, row + 8]) / 64
+    recipe = RECIPE.with_changes(image_size_px=64, crop_px=32, crops_per_image=1, balance="none")
+    data = pixels, labels, boxes, TRAIN, np.arange(32, 40)
+    checkpoints: list[bytes] = []
+    trained = train(*data, recipe, CPU, keep=checkpoints.append, keep_every_s=0)
+    assert len(checkpoints) == 4  # two batches an epoch
+    resumed = train(*data, recipe, CPU, resume=checkpoints[batches_done])
+    assert [name for name in trained.state if not torch.equal(trained.state[name], resumed.state[name])] == []
+    assert [{**record.to_json(), "seconds": 0} for record in resumed.history] == [
+        {**record.to_json(), "seconds": 0} for record in trained.history
+    ]
+
+
 @pytest.mark.parametrize("damage", ["a byte", "cut off"])
 def test_a_damaged_checkpoint_is_said_and_the_training_starts_from_the_beginning(drawn, run, damage, caplog):
     good = run[1][2]
@@ -45,13 +67,14 @@ def test_a_damaged_checkpoint_is_said_and_the_training_starts_from_the_beginning
     assert caplog.messages == ["The checkpoint is damaged: the training starts from the beginning."]
 
 
-@pytest.mark.parametrize("other", ["recipe", "labels"])
+@pytest.mark.parametrize("other", ["recipe", "labels", "boxes"])
 def test_a_checkpoint_of_another_training_is_said_and_not_used(drawn, run, other, caplog):
-    pixels, labels = drawn
+    pixels, labels, boxes = drawn
     recipe = RECIPE.with_changes(peak_lr=2e-3) if other == "recipe" else RECIPE
     labels = 1 - labels if other == "labels" else labels
+    boxes = boxes / 2 if other == "boxes" else boxes
     with caplog.at_level(logging.WARNING), pytest.raises(OutOfTime):
-        train(pixels, labels, TRAIN, VALIDATION, recipe, CPU, resume=run[1][2], should_stop=lambda: True)
+        train(pixels, labels, boxes, TRAIN, VALIDATION, recipe, CPU, resume=run[1][2], should_stop=lambda: True)
     assert "another recipe or other data" in caplog.text
 
 

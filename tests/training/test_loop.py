@@ -7,9 +7,11 @@ import torch
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.preprocess import measure_spec
+from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.model.network import build_network
 from fracture_ml.training import loop
-from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train, training_size_px
+from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train
+from fracture_ml.training.sampling import batch_sizes, whole_images
 
 CPU = torch.device("cpu")
 RECIPE = TrainRecipe(image_size_px=32, batch_size=16, epochs=2, peak_lr=1e-3)
@@ -41,9 +43,19 @@ def test_it_learns_what_can_be_learned_and_keeps_the_best_epoch(drawn):
     network = build_network(initial_state=trained.state)
     logits = predict_logits(network, drawn[0], VALIDATION, trained.spec, CPU)
     assert logits.shape == (32, 2) and logits.dtype == np.float32
-    assert np.mean(logits.argmax(1) == drawn[1][VALIDATION]) == pytest.approx(
+    calibrated = fit_temperature(logits, drawn[1][VALIDATION]).calibrated(logits)
+    assert np.mean((calibrated >= 0.5) == drawn[1][VALIDATION]) == pytest.approx(
         trained.best_record.validation_accuracy, abs=0.07
     )
+
+
+def test_the_accuracy_of_an_epoch_is_that_of_calibrated_scores():
+    """What crops teach of a fracture's frequency is not how frequent it is: the raw 0.5 says nothing here."""
+    truth = np.arange(40) % 2
+    logits = np.stack([np.zeros(40), np.where(truth == 1, 6.0, 4.0) + np.linspace(-0.4, 0.4, 40)], 1)
+    measures = loop._validation_measures(logits.astype(np.float32), truth, 1)
+    assert measures["validation_accuracy"] == measures["validation_balanced_accuracy"] == 1.0
+    assert measures["validation_auroc"] == 1.0 and measures["validation_loss"] < 0.2
 
 
 def test_a_score_does_not_depend_on_the_batch_that_it_is_in(drawn):
@@ -58,18 +70,19 @@ def test_a_score_does_not_depend_on_the_batch_that_it_is_in(drawn):
 def test_every_image_comes_once_an_epoch_and_no_batch_is_tiny(images, batch_size):
     recipe = RECIPE.with_changes(batch_size=batch_size)
     rows = np.arange(images) + 10
-    batches = list(loop._shuffled_batches(rows, np.zeros(images + 10, int), recipe, torch.Generator(), CPU))
-    assert sorted(torch.cat(batches).tolist()) == rows.tolist()
-    sizes = [len(batch) for batch in batches]
+    batches = list(whole_images(rows, np.zeros(images + 10, int), recipe, torch.Generator()))
+    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == rows.tolist()
+    assert all((batch.centres == 0.5).all() and batch.centres.shape == (len(batch.rows), 2) for batch in batches)
+    sizes = [len(batch.rows) for batch in batches]
+    assert sizes == batch_sizes(images, batch_size)
     assert min(sizes) >= 2 and max(sizes) - min(sizes) <= 1 and max(sizes) <= max(batch_size, 3)
 
 
 def test_balanced_sampling_shows_both_classes_equally_often():
     labels = np.array([1] * 10 + [0] * 990)
     recipe = RECIPE.with_changes(balance="balanced_sampling")
-    rows = torch.cat(
-        list(loop._shuffled_batches(np.arange(1000), labels, recipe, torch.Generator().manual_seed(0), CPU))
-    )
+    batches = whole_images(np.arange(1000), labels, recipe, torch.Generator().manual_seed(0))
+    rows = torch.cat([batch.rows for batch in batches])
     assert len(rows) == 1000
     assert labels[rows.numpy()].mean() == pytest.approx(0.5, abs=0.05)
 
@@ -123,23 +136,6 @@ def test_a_validation_side_of_one_class_has_no_auroc_and_still_chooses(drawn):
     assert trained.best_epoch == 1
 
 
-def test_images_grow_to_their_full_size_in_equal_steps_and_stay_there():
-    recipe = TrainRecipe(image_size_px=160, first_size_px=96, epochs=7)
-    assert [training_size_px(recipe, epoch) for epoch in range(1, 8)] == [96, 96, 96, 128, 128, 160, 160]
-    assert training_size_px(recipe.with_changes(first_size_px=0), 1) == 160
-
-
-def test_smaller_images_in_the_first_epochs_still_make_a_network_for_the_full_size(drawn):
-    network_of = [
-        train(*drawn, TRAIN, VALIDATION, RECIPE.with_changes(image_size_px=32, first_size_px=first), CPU)
-        for first in (0, 32)
-    ]
-    assert all(torch.equal(network_of[0].state[name], network_of[1].state[name]) for name in network_of[0].state)
-    big = np.repeat(np.repeat(drawn[0], 2, axis=1), 2, axis=2)  # 64 px
-    recipe = RECIPE.with_changes(image_size_px=64, first_size_px=32)
-    assert train(big, drawn[1], TRAIN, VALIDATION, recipe, CPU).spec.image_size_px == 64
-
-
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_clipping_inside_the_step_moves_the_weights_as_clipping_before_it_does(weight_decay):
     start = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
@@ -154,3 +150,22 @@ def test_clipping_inside_the_step_moves_the_weights_as_clipping_before_it_does(w
             optimizer.step()
     torch.testing.assert_close(weights[1], weights[0])
     assert not torch.equal(weights[0], start)
+
+
+def test_crops_learn_a_small_dot_that_whole_images_of_the_same_size_do_not_show():
+    """A bright dot of 6 px anywhere in 64, with twenty of either class to learn it from: each sees as many pixels."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 60, (88, 64, 64)).astype(np.uint8), np.arange(88) % 2
+    boxes = np.zeros((88, 1, 4), np.float32)
+    for image, label, box in zip(pixels, labels, boxes[:, 0], strict=True):
+        if label:
+            column, row = rng.integers(6, 52, 2)
+            image[row : row + 6, column : column + 6] = 235
+            box[:] = np.array([column, row, column + 6, row + 6]) / 64
+    still = {"rotation_degrees": 0, "scale_range": 0, "shift_fraction": 0, "brightness_range": 0, "contrast_range": 0}
+    whole = TrainRecipe(image_size_px=64, batch_size=16, epochs=4, warmup_epochs=0, peak_lr=3e-3, **still)
+    aurocs = [
+        train(pixels, labels, boxes, np.arange(40), np.arange(40, 88), recipe, CPU).history[-1].validation_auroc
+        for recipe in (whole, whole.with_changes(crop_px=32, crops_per_image=4))
+    ]
+    assert aurocs[0] < 0.8 and aurocs[1] > 0.9

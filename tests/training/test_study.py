@@ -28,14 +28,14 @@ class Night:
     """Runs studies on the drawn pixels, with trainings that are looked up instead of computed where a test says so."""
 
     def __init__(self, drawn, storage_url: str) -> None:
-        self.pixels, self.labels = drawn
+        self.pixels, self.labels, self.boxes = drawn
         self.rows = np.arange(48)
         self.folds = np.arange(48) // 2 % 4
         self.storage_url = storage_url
 
     def run(self, plan: StudyPlan, name: str, *, base: TrainRecipe = BASE, on_progress=None) -> StudyResult:
         return run_study(
-            plan, base, self.pixels, self.labels, self.folds, self.rows, CPU,
+            plan, base, self.pixels, self.labels, self.boxes, self.folds, self.rows, CPU,
             storage_url=self.storage_url, study_name=name, on_progress=on_progress,
         )  # fmt: skip
 
@@ -50,7 +50,7 @@ def trainings(monkeypatch) -> list[tuple[int, float, int]]:
     """What was trained: (batch size, lr, images validated on). The accuracy is decided by the recipe."""
     done: list[tuple[int, float, int]] = []
 
-    def train(pixels, labels, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, on_epoch, **options):
         assert not set(train_rows) & set(validation_rows)
         done.append((recipe.batch_size, recipe.peak_lr, len(validation_rows)))
         record = EpochRecord(
@@ -145,10 +145,10 @@ def test_a_worker_that_fails_leaves_its_trial_to_the_next_one(night, trainings, 
 def test_a_trial_that_diverges_is_told_with_its_reason_and_not_repeated(night, trainings, monkeypatch):
     working = study_module.train
 
-    def train(pixels, labels, train_rows, validation_rows, recipe, *rest, **options):
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, *rest, **options):
         if recipe.peak_lr == 1e-3:
             raise TrainingDiverged("The loss is no longer finite")
-        return working(pixels, labels, train_rows, validation_rows, recipe, *rest, **options)
+        return working(pixels, labels, boxes, train_rows, validation_rows, recipe, *rest, **options)
 
     monkeypatch.setattr(study_module, "train", train)
     result = night.run(StudyPlan(**{**PLAN.to_json(), "prune": False}), "diverging")
@@ -162,7 +162,7 @@ def test_a_hopeless_fold_stops_inside_and_the_table_tells_every_epoch(night, mon
     """The best recipe is at 1.0 from its second epoch on, every other one guesses."""
     epochs_of = []
 
-    def train(pixels, labels, train_rows, validation_rows, recipe, device, *, initial_state, on_epoch, should_stop):
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, device, *, on_epoch, **options):
         history = []
         for epoch in range(1, recipe.epochs + 1):
             value = 0.5 if recipe.peak_lr < BASE.peak_lr or epoch == 1 else 1.0
@@ -211,6 +211,13 @@ def test_a_fold_that_lost_a_class_is_said_and_judges_no_trial(night, trainings, 
     assert "Fold 0 of 3 has no positive radiograph" in caplog.text
 
 
+def test_a_study_compares_recipes_on_crops_where_its_images_are_larger_than_a_crop(night, trainings):
+    base = TrainRecipe(image_size_px=128, crop_px=64)
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 1})
+    assert night.run(StudyPlan(**{**plan.to_json(), "image_size_px": 96}), "crops", base=base).best_recipe.crop_px == 64
+    assert night.run(StudyPlan(**{**plan.to_json(), "image_size_px": 64}), "whole", base=base).best_recipe.crop_px == 0
+
+
 def test_a_study_is_drawn_in_three_pictures(night, trainings):
     night.run(StudyPlan(**{**PLAN.to_json(), "prune": False}), "drawn")
     pictures = draw_study(night.storage_url, "drawn")
@@ -222,7 +229,11 @@ def test_a_study_of_other_data_or_another_plan_is_not_continued(night, trainings
     night.run(PLAN, "mine")
     with pytest.raises(InvalidRecipe, match="begun with another"):
         night.run(StudyPlan(**{**PLAN.to_json(), "epochs": 2}), "mine")
-    night.labels = 1 - night.labels
+    drawn = night.boxes
+    night.boxes = drawn / 2
+    with pytest.raises(InvalidRecipe, match="begun with another"):
+        night.run(PLAN, "mine")
+    night.boxes, night.labels = drawn, 1 - night.labels
     with pytest.raises(InvalidRecipe, match="begun with another"):
         night.run(PLAN, "mine")
 
