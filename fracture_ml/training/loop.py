@@ -74,8 +74,8 @@ def train(
              and when `should_stop` says yes. resume: such a checkpoint, or None; one that is damaged or of another
              training is not used, and the log says so.
     Raises:  NotEnoughData: fewer than two training rows, one class only among them, no validation rows, or crops
-             where no fracture is drawn. TrainingDiverged: the loss is no longer finite. OutOfTime: stopped before the first
-             epoch ended.
+             where no fracture is drawn. TrainingDiverged: the loss is no longer finite.
+             OutOfTime: stopped before the first epoch ended.
              WeightsUnavailable: `initial_state` is not a ResNet50's. OutOfMemory: not even one image fits.
     """
     _require_two_classes(labels[train_rows], len(validation_rows))
