@@ -9,7 +9,7 @@ import pytest
 from stored_rows import arrival, receive
 from test_predictions import rejected, scored
 
-from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank
 
 
@@ -155,7 +155,7 @@ def test_an_item_is_acknowledged_read_reported_closed_and_reopened(stores, versi
     list_studies(stores, version)
     told = {"finding": "fracture", "told_to": "dr b"}
     assert act(stores, "s", "acknowledge", **told)["holder"] == "dr a"
-    assert act(stores, "s", "start_reading", actor="dr b")["status"] == "reading"
+    assert act(stores, "s", "take_over", actor="dr b")["status"] == "reading"
     item = act(stores, "s", "report", actor="dr b", value="positive", note="distal radius")
     assert (item["status"], item["holder"]) == ("reported", None)
     assert "s" not in {row["study_key"] for row in stores.worklist.open_items()}
@@ -203,7 +203,7 @@ def test_an_action_sent_twice_is_a_conflict_and_changes_nothing_the_second_time(
     assert stores.radiographs.counts()["labelled"] == {"positive": 1}
 
 
-@pytest.mark.parametrize("action", ["close", "reopen", "release", "no such action"])
+@pytest.mark.parametrize("action", ["close", "reopen", "release", "take_over", "no such action"])
 def test_an_action_that_the_status_does_not_admit_is_refused(stores, action):
     receive(stores, arrival("a", study_key="s"))
     list_studies(stores)
@@ -216,9 +216,26 @@ def test_only_the_holder_releases_an_item_and_then_it_is_new_again(stores):
     receive(stores, arrival("a", study_key="s"))
     list_studies(stores)
     act(stores, "s", "acknowledge")
-    with pytest.raises(NotAllowed, match="Somebody else holds"):
+    with pytest.raises(HeldByAnother, match="Somebody else holds"):
         act(stores, "s", "release", actor="dr b")
     assert (act(stores, "s", "release")["status"], events(stores, "s")[-1]) == ("new", "released")
+
+
+def test_an_item_that_somebody_holds_is_reported_by_nobody_else_before_they_took_it_over(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    act(stores, "s", "start_reading")
+    for action in ("report", "start_reading", "release"):
+        with pytest.raises((HeldByAnother, NotAllowed)):
+            act(stores, "s", action, actor="dr b", **({"value": "positive"} if action == "report" else {}))
+    assert stores.radiographs.counts()["labelled"] == {} and events(stores, "s") == ["listed", "reading"]
+    with pytest.raises(NotAllowed, match="You hold this item already"):
+        act(stores, "s", "take_over")
+    act(stores, "s", "take_over", actor="dr b")
+    act(stores, "s", "report", actor="dr b", value="positive")
+    (row,) = stores.worklist.finished_items()
+    assert (row["status"], row["holder"], row["final_read"], row["reader"]) == ("reported", None, "positive", "dr b")
+    assert stores.worklist.finished_items(offset=1) == []
 
 
 def test_a_final_read_without_a_finding_and_a_study_that_is_not_listed_are_refused(stores):
