@@ -42,10 +42,11 @@ def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = N
     """Put every study that is new, or that other scores or a new image changed, where it belongs.
 
     Without a champion the studies are listed as "AI unavailable". What people have reported or closed stays as it is.
+    Where the settings say so, a study that came with a label for each of its images is kept off the list.
 
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
              that no score disappears before the new champion's is there. None: the champion's.
-    Returns: counts: ranked, and by AI priority.
+    Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
     if version is None:
         champion = stores.registry.find_champion()
@@ -55,6 +56,8 @@ def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = N
         Priority.URGENT: settings.minutes_urgent,
         Priority.ROUTINE: settings.minutes_routine,
     }
+    found = stores.worklist.studies_to_rank(version, list_labelled=settings.list_labelled)
+    kept_off = [study for study in found if study.labelled]
     ranked = [
         rank_study(
             study,
@@ -63,10 +66,14 @@ def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = N
             minutes_to_read=minutes_to_read,
             prioritisation=settings.prioritisation,
         )
-        for study in stores.worklist.studies_to_rank(version)
+        for study in found
+        if not study.labelled
     ]
     stores.worklist.save_items(ranked)
+    stores.worklist.keep_off(kept_off)
     counts = Counter(study.ai_priority.value for study in ranked)
+    if kept_off:
+        counts["kept_off"] = len(kept_off)
     log.info("%d studies ranked: %s", len(ranked), dict(counts))
     return {"ranked": len(ranked), **counts}
 

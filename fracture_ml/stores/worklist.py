@@ -26,6 +26,8 @@ from fracture_ml.stores.labels import add_labels
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
 
+_STUDIES_PER_STATEMENT = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Action:
@@ -72,11 +74,27 @@ class WorklistStore:
 
     # --- ranking ----------------------------------------------------------------------------------
 
-    def studies_to_rank(self, version: int | None) -> list[StudyToRank]:
-        """Studies that are not listed yet, have a new image, or show other scores than those of `version`."""
+    def studies_to_rank(self, version: int | None, *, list_labelled: bool = True) -> list[StudyToRank]:
+        """Studies that are not listed yet, have a new image, or show other scores than those of `version`.
+
+        Args: list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
+                  are left out until they have a further image.
+        """
+        wanted = {"version": version, "list_labelled": list_labelled}
+        rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "worklist_studies_to_rank", version=version)
-        return [_study_to_rank(row) for row in rows]
+            # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.
+            keys = [row["study_key"] for row in rows_of(connection, "worklist_outdated", **wanted)]
+            for start in range(0, len(keys), _STUDIES_PER_STATEMENT):
+                part = keys[start : start + _STUDIES_PER_STATEMENT]
+                rows += rows_of(connection, "worklist_studies_to_rank", study_keys=part, **wanted)
+        return [_study_to_rank(row) for row in sorted(rows, key=lambda row: row["first_radiograph_id"])]
+
+    def keep_off(self, studies: Sequence[StudyToRank]) -> None:
+        """Remember that these studies are not to be listed with the images that they have now."""
+        rows = to_jsonb([{"study_key": study.study_key, "images": study.images} for study in studies])
+        with transaction(self._engine) as connection:
+            connection.execute(query("worklist_keep_off"), {"rows": rows})
 
     def save_items(self, items: Sequence[RankedStudy]) -> int:
         """List or re-rank studies, each change with its event. Returns: how many rows changed.

@@ -83,6 +83,21 @@ def test_ranking_twice_changes_nothing_the_second_time(stores, settings):
     assert [event["event"] for event in once["events"]] == ["listed"]
 
 
+def test_old_labelled_studies_do_not_flood_the_list_where_the_place_wants_none_of_them(stores, settings):
+    quiet = settings.model_copy(update={"list_labelled": False})
+    worklist.rank_worklist(stores, settings)  # what other tests left
+    old, listed_before = drawn(scores=(0.9,)), drawn(scores=(0.2,))  # each image of `drawn` comes with a label
+    put_on_list(stores, settings, listed_before)
+    receive(stores, old)
+    assert worklist.rank_worklist(stores, quiet) == {"ranked": 0, "kept_off": 1}
+    assert worklist.rank_worklist(stores, quiet) == {"ranked": 0}
+    with pytest.raises(UnknownItem):
+        worklist.item(stores, old.study_key, reader="reader")
+    assert worklist.item(stores, listed_before.study_key, reader="reader")["status"] == "new"
+    assert worklist.rank_worklist(stores, settings)["ranked"] == 1
+    assert worklist.item(stores, old.study_key, reader="reader")["status"] == "new"
+
+
 def test_a_late_image_ranks_its_study_again(stores, settings):
     study = drawn(scores=(0.1,))
     put_on_list(stores, settings, study)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, receive
+from stored_rows import arrival, claim, receive
 from test_predictions import rejected, scored
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
@@ -144,6 +144,67 @@ def test_the_open_list_is_in_the_order_of_urgency(stores, version):
     counts = stores.worklist.counts()
     assert (counts["open"], counts["overdue"], counts["by_priority"]["STAT"]) == (9, 1, 2)
     assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 9}
+
+
+# --- what was read elsewhere ----------------------------------------------------------------------
+
+
+def labelled(key: str, value: str = "negative", **facts):
+    """An arrival that a data set's label came with."""
+    return arrival(key, claims=[claim(key, value)], **facts)
+
+
+def keys_to_rank(stores, *, list_labelled: bool = False) -> dict[str, bool]:
+    """study_key -> labelled, of what is to be ranked."""
+    studies = stores.worklist.studies_to_rank(None, list_labelled=list_labelled)
+    return {study.study_key: study.labelled for study in studies}
+
+
+def test_a_study_is_labelled_where_each_of_its_images_came_with_a_certain_label(stores):
+    receive(
+        stores,
+        labelled("a", study_key="old"),
+        labelled("b", "positive", study_key="old"),
+        labelled("c", study_key="half"),
+        arrival("d", study_key="half"),
+        labelled("e", "uncertain", study_key="doubtful"),
+        arrival("f", study_key="contradicted", claims=[claim("f"), claim("f", "negative")]),
+        labelled("g", "absent", study_key="absent"),
+        arrival("h", study_key="fresh"),
+    )
+    expected = {"old": True, "half": False, "doubtful": False, "contradicted": False, "absent": False, "fresh": False}
+    assert keys_to_rank(stores) == expected
+    assert keys_to_rank(stores, list_labelled=True) == dict.fromkeys(expected, False)
+
+
+def test_what_was_kept_off_the_list_is_not_looked_at_again_before_a_further_image_comes(stores):
+    receive(stores, labelled("a", study_key="old"), labelled("b", study_key="grown"))
+    kept = stores.worklist.studies_to_rank(None, list_labelled=False)
+    for _ in range(2):
+        stores.worklist.keep_off(kept)
+        assert keys_to_rank(stores) == {}
+    assert stores.monitoring.stuck(before=datetime.now(UTC) + timedelta(days=1))["unlisted"] == 0
+    receive(stores, arrival("c", study_key="grown"))
+    assert keys_to_rank(stores) == {"grown": False}
+    assert keys_to_rank(stores, list_labelled=True) == {"old": False, "grown": False}
+
+
+def test_what_is_listed_already_is_ranked_whether_or_not_it_is_labelled(stores, version):
+    ids = receive(stores, labelled("a", study_key="s"))
+    list_studies(stores)
+    stores.predictions.save(version, [scored(ids[0], 0.9)])
+    studies = stores.worklist.studies_to_rank(version, list_labelled=False)
+    assert [(study.study_key, study.labelled) for study in studies if study.study_key == "s"] == [("s", False)]
+
+
+def test_a_score_that_comes_later_by_the_same_version_ranks_its_study_anew(stores, version):
+    ids = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="s"))
+    stores.predictions.save(version, [scored(ids[0], 0.25)])
+    list_studies(stores, version)
+    assert stores.worklist.studies_to_rank(version) == []
+    stores.predictions.save(version, [scored(ids[1], 0.9)])
+    (study,) = stores.worklist.studies_to_rank(version)
+    assert (study.study_key, study.unscored, len(study.scores)) == ("s", 0, 2)
 
 
 # --- people ---------------------------------------------------------------------------------------
