@@ -7,7 +7,8 @@ bad object never stops the rest.
 **When it fails.** `StorageUnavailable` or `DatabaseUnavailable`: it is repeated by itself; look at the servers.
 `NotReconciled`: an object has no outcome; run it again, and look at the task's log if that does not help.
 
-**What could not be used:** `SELECT code, count(*) FROM fracture.quarantine GROUP BY code`.
+**What could not be used:** `SELECT code, count(*) FROM fracture.quarantine GROUP BY code`. After a change of settings
+(`FRACTURE_MAX_PIXELS`, ...), trigger it with a code in *Retry quarantined*.
 """
 
 from datetime import timedelta
@@ -29,6 +30,14 @@ from fracture_dag_defaults import DAG_DEFAULTS, FIRST_RUN_WITHIN, RADIOGRAPHS
             title="Threads",
             description="How many objects are fetched and checked side by side.",
         ),
+        "retry_quarantined": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[a-z0-9_]+$",
+            maxLength=64,
+            title="Retry quarantined",
+            description="A code of the quarantine, whose objects are looked at anew, as after a change of settings.",
+        ),
     },
     **DAG_DEFAULTS,
 )
@@ -40,7 +49,12 @@ def ingest_radiographs():
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return ingest_inbox(open_context(settings), settings, threads=params["threads"])
+        return ingest_inbox(
+            open_context(settings),
+            settings,
+            threads=params["threads"],
+            retry_quarantined=params["retry_quarantined"],
+        )
 
     @task(outlets=[RADIOGRAPHS])
     def announce_radiographs(counts: dict) -> None:

@@ -57,11 +57,14 @@ def migrate() -> None:
 
 
 @app.command()
-def ingest(threads: Annotated[int, typer.Option(min=1, max=64)] = 4) -> None:
+def ingest(
+    threads: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    retry: Annotated[str | None, typer.Option(help="a code of the quarantine: look at these objects anew")] = None,
+) -> None:
     """Give every new object of the inbox its outcome (DAG: ingest_radiographs)."""
     from fracture_ml.steps.ingest import ingest_inbox
 
-    _print(ingest_inbox(*_context(), threads=threads))
+    _print(ingest_inbox(*_context(), threads=threads, retry_quarantined=retry))
 
 
 @app.command()

@@ -173,5 +173,9 @@ class Conflict(FractureError):
     """Somebody else was first: a worklist item or a group changed meanwhile; look again and repeat."""
 
 
+class HeldByAnother(Conflict):
+    """Another reader holds the item: take it over first, or wait until they let go of it."""
+
+
 class NotAllowed(FractureError):
     """The item's status does not admit this action."""

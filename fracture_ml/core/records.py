@@ -293,6 +293,7 @@ class StudyToRank:
     row_version: int | None = None
     status: WorklistStatus | None = None
     ai_priority: AiPriority | None = None
+    labelled: bool = False  # not listed yet, and read elsewhere already: only looked up where it is asked for
 
 
 @dataclass(frozen=True, kw_only=True)

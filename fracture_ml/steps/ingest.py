@@ -53,14 +53,19 @@ def decode_limits(settings: Settings) -> DecodeLimits:
     )
 
 
-def ingest_inbox(stores: Stores, settings: Settings, *, threads: int = 4) -> dict[str, int]:
+def ingest_inbox(
+    stores: Stores, settings: Settings, *, threads: int = 4, retry_quarantined: str | None = None
+) -> dict[str, int]:
     """Give every new object of the inbox its one outcome. Label files first, then images.
 
-    Returns: counts of this run: listed, new, radiograph, copy, labels, quarantined, vanished.
+    Args:    retry_quarantined: a code of the quarantine, whose objects are looked at anew, after a change of settings.
+    Returns: counts of this run: listed, new, radiograph, copy, labels, quarantined, vanished; retried, where asked for.
     Raises:  NotReconciled: an object has no outcome. StorageUnavailable, DatabaseUnavailable: worth a retry; what was
              recorded before stays.
     """
     counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0)
+    if retry_quarantined:
+        counts["retried"] = stores.radiographs.retry_quarantined(retry_quarantined)
     new: list[ReceivedObject] = []
     for listed in _chunks(stores.bucket.list(settings.inbox_prefix), _KEYS_PER_LOOKUP):
         counts["listed"] += len(listed)

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
 
     promotion: Literal["approval", "automatic"] = "approval"
     prioritisation: bool = True
+    list_labelled: bool = True  # False: a study that came with a label for each of its images is not listed
     region_weights: frozenset[BodyPart] = frozenset({BodyPart.HIP, BodyPart.PELVIS, BodyPart.SPINE})
     minutes_stat: int = Field(default=15, gt=0)
     minutes_urgent: int = Field(default=60, gt=0)

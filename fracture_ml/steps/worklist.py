@@ -18,6 +18,7 @@ from fracture_ml.scoring.priority import effective_priority, rank_study
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
+from fracture_ml.stores.worklist import admitted_actions
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +32,21 @@ _AI_WORDS = {
     AiPriority.BELOW: "no finding flagged",
     AiPriority.UNAVAILABLE: "AI unavailable",
 }
-_KEPT = (
-    *("study_key", "radiograph_id", "score", "body_part", "images_unscored", "ordered_priority"),
-    *("arrived_at", "due_at", "status", "holder", "row_version"),
+_LISTED = (
+    *("study_key", "radiograph_id", "body_part", "images", "images_unscored", "ordered_priority"),
+    *("arrived_at", "due_at", "status", "holder", "row_version", "score"),
 )
-# What the page offers, most usual first; the store decides what it takes.
-_OFFERED = {
-    WorklistStatus.NEW: ("acknowledge", "start_reading", "report"),
-    WorklistStatus.REOPENED: ("acknowledge", "start_reading", "report"),
-    WorklistStatus.ACKNOWLEDGED: ("start_reading", "report", "release"),
-    WorklistStatus.READING: ("report", "release"),
-    WorklistStatus.REPORTED: ("close", "reopen"),
-    WorklistStatus.CLOSED: ("reopen",),
-}
 
 
 def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = None) -> dict[str, int]:
     """Put every study that is new, or that other scores or a new image changed, where it belongs.
 
     Without a champion the studies are listed as "AI unavailable". What people have reported or closed stays as it is.
+    Where the settings say so, a study that came with a label for each of its images is kept off the list.
 
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
              that no score disappears before the new champion's is there. None: the champion's.
-    Returns: counts: ranked, and by AI priority.
+    Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
     if version is None:
         champion = stores.registry.find_champion()
@@ -63,6 +56,8 @@ def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = N
         Priority.URGENT: settings.minutes_urgent,
         Priority.ROUTINE: settings.minutes_routine,
     }
+    found = stores.worklist.studies_to_rank(version, list_labelled=settings.list_labelled)
+    kept_off = [study for study in found if study.labelled]
     ranked = [
         rank_study(
             study,
@@ -71,10 +66,14 @@ def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = N
             minutes_to_read=minutes_to_read,
             prioritisation=settings.prioritisation,
         )
-        for study in stores.worklist.studies_to_rank(version)
+        for study in found
+        if not study.labelled
     ]
     stores.worklist.save_items(ranked)
+    stores.worklist.keep_off(kept_off)
     counts = Counter(study.ai_priority.value for study in ranked)
+    if kept_off:
+        counts["kept_off"] = len(kept_off)
     log.info("%d studies ranked: %s", len(ranked), dict(counts))
     return {"ranked": len(ranked), **counts}
 
@@ -92,9 +91,19 @@ def open_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:
     }
 
 
-def item(stores: Stores, study_key: str) -> dict[str, Any]:
-    """One study with its images, its history and what may be done with it now. Raises: UnknownItem."""
-    return _for_people(stores, stores.worklist.item_of(study_key), datetime.now(UTC))
+def finished_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:
+    """What people reported or closed, the last changed first, in the words of the open list, with the final read."""
+    items = []
+    for row in stores.worklist.finished_items(limit=limit, offset=offset):
+        ai = AiPriority(row["ai_priority"])
+        facts = {name: row[name] for name in (*_LISTED, "final_read", "reader", "read_at")}
+        items.append({**facts, "priority": _priority_now(row, ai, overdue=False), "ai": _AI_WORDS[ai]})
+    return {"items": items, "as_of": datetime.now(UTC)}
+
+
+def item(stores: Stores, study_key: str, *, reader: str) -> dict[str, Any]:
+    """One study with its images, its history and what `reader` may do with it now. Raises: UnknownItem."""
+    return _for_people(stores, stores.worklist.item_of(study_key), reader, datetime.now(UTC))
 
 
 def acknowledge(
@@ -126,8 +135,16 @@ def acknowledge(
 
 
 def start_reading(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Hold the item: nobody else reads it meanwhile. Raises: UnknownItem, Conflict, NotAllowed."""
+    """Hold the item: nobody else reads it meanwhile. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed."""
     return _act(stores, study_key, "start_reading", actor=actor, row_version=row_version)
+
+
+def take_over(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
+    """Hold and read an item that somebody else held, who may have gone home.
+
+    Raises: UnknownItem, Conflict, NotAllowed: nobody else holds it.
+    """
+    return _act(stores, study_key, "take_over", actor=actor, row_version=row_version)
 
 
 def report(
@@ -136,7 +153,7 @@ def report(
     """The final read, which becomes a label of the study.
 
     Args:   value: positive, negative or uncertain.
-    Raises: UnknownItem, Conflict, NotAllowed.
+    Raises: UnknownItem, Conflict, HeldByAnother: not while another reader holds it, NotAllowed.
     """
     details = {"value": LabelValue(value).value, "comment": comment}
     return _act(stores, study_key, "report", actor=actor, row_version=row_version, details=details)
@@ -153,7 +170,7 @@ def reopen(stores: Stores, study_key: str, *, actor: str, row_version: int) -> d
 
 
 def release(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Let go of an item that is held, for others. Raises: UnknownItem, Conflict, NotAllowed."""
+    """Let go of an item that is held, for others. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed."""
     return _act(stores, study_key, "release", actor=actor, row_version=row_version)
 
 
@@ -185,26 +202,27 @@ def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
     return _png(layer)
 
 
-def _act(stores: Stores, study_key: str, action: str, **who_and_what: Any) -> dict[str, Any]:
-    return _for_people(stores, stores.worklist.act(study_key, action, **who_and_what), datetime.now(UTC))
+def _act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_said: Any) -> dict[str, Any]:
+    row = stores.worklist.act(study_key, action, actor=actor, **seen_and_said)
+    return _for_people(stores, row, actor, datetime.now(UTC))
 
 
-def _for_people(stores: Stores, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """A row of the worklist in the words of the list, with what the page shows beside it."""
+def _for_people(stores: Stores, row: dict[str, Any], reader: str, now: datetime) -> dict[str, Any]:
+    """A row of the worklist in the words of the list, with what the page shows `reader` beside it."""
     status, ai = WorklistStatus(row["status"]), AiPriority(row["ai_priority"])
     overdue = status in _OPEN and row["due_at"] < now
     points = None if row["version"] is None else stores.registry.version_of(row["version"]).operating_points
     return {
-        **{name: row[name] for name in _KEPT},
+        **{name: row[name] for name in _LISTED},
         "priority": _priority_now(row, ai, overdue),
         "overdue": overdue,
         "ai": _AI_WORDS[ai],
         "model_version": row["version"],
         "operating_points": points,
-        "images": len(row["images"]),
+        "images": len(row["images"]),  # in the row, the images themselves
         "radiographs": [_image_for_people(image) for image in row["images"]],
         "events": row["events"],
-        "actions": _OFFERED[status],
+        "actions": admitted_actions(status, row["holder"], reader),
     }
 
 

@@ -55,6 +55,14 @@ class RadiographStore:
         """The object cannot be used: `code` for machines, `sentence` for people."""
         self._record_reason("quarantined", received, code, sentence)
 
+    def retry_quarantined(self, code: str) -> int:
+        """Take back the outcomes of this code: the objects are unknown again; what was said of them is kept.
+
+        Returns: how many.
+        """
+        with transaction(self._engine) as connection:
+            return len(rows_of(connection, "received_retry", code=code))
+
     def record_ignored(self, received: ReceivedObject, code: str, sentence: str) -> None:
         """The object is not meant for us."""
         self._record_reason("ignored", received, code, sentence)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import (
     AiPriority,
     BodyPart,
@@ -26,6 +26,8 @@ from fracture_ml.stores.labels import add_labels
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
 
+_STUDIES_PER_STATEMENT = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Action:
@@ -34,24 +36,34 @@ class _Action:
     allowed_from: tuple[WorklistStatus, ...]
     status: WorklistStatus
     event: str
-    holds: bool  # whether the actor holds the item afterwards
-    by_holder_only: bool = False  # an item that somebody else holds is refused
+    holds: bool = False  # whether the actor holds the item afterwards
+    takes_over: bool = False  # of an item that somebody else holds, which admits nothing else
 
 
+# The one home of what may be done when; most usual first.
 _ACTIONS = {
     "acknowledge": _Action(allowed_from=(_NEW, _REOPENED), status=_ACKNOWLEDGED, event="acknowledged", holds=True),
     "start_reading": _Action(
         allowed_from=(_NEW, _ACKNOWLEDGED, _REOPENED), status=_READING, event="reading", holds=True
     ),
-    "report": _Action(
-        allowed_from=(_NEW, _ACKNOWLEDGED, _READING, _REOPENED), status=_REPORTED, event="reported", holds=False
+    "take_over": _Action(
+        allowed_from=(_ACKNOWLEDGED, _READING), status=_READING, event="reading", holds=True, takes_over=True
     ),
-    "close": _Action(allowed_from=(_REPORTED,), status=_CLOSED, event="closed", holds=False),
-    "reopen": _Action(allowed_from=(_REPORTED, _CLOSED), status=_REOPENED, event="reopened", holds=False),
-    "release": _Action(
-        allowed_from=(_ACKNOWLEDGED, _READING), status=_NEW, event="released", holds=False, by_holder_only=True
-    ),
+    "report": _Action(allowed_from=(_NEW, _ACKNOWLEDGED, _READING, _REOPENED), status=_REPORTED, event="reported"),
+    "close": _Action(allowed_from=(_REPORTED,), status=_CLOSED, event="closed"),
+    "reopen": _Action(allowed_from=(_REPORTED, _CLOSED), status=_REOPENED, event="reopened"),
+    "release": _Action(allowed_from=(_ACKNOWLEDGED, _READING), status=_NEW, event="released"),
 }
+
+
+def admitted_actions(status: WorklistStatus, holder: str | None, actor: str) -> list[str]:
+    """What `actor` may do with an item in this status that `holder` (None: nobody) holds; most usual first."""
+    held_by_another = holder is not None and holder != actor
+    return [
+        name
+        for name, action in _ACTIONS.items()
+        if status in action.allowed_from and action.takes_over == held_by_another
+    ]
 
 
 class WorklistStore:
@@ -62,11 +74,27 @@ class WorklistStore:
 
     # --- ranking ----------------------------------------------------------------------------------
 
-    def studies_to_rank(self, version: int | None) -> list[StudyToRank]:
-        """Studies that are not listed yet, have a new image, or show other scores than those of `version`."""
+    def studies_to_rank(self, version: int | None, *, list_labelled: bool = True) -> list[StudyToRank]:
+        """Studies that are not listed yet, have a new image, or show other scores than those of `version`.
+
+        Args: list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
+                  are left out until they have a further image.
+        """
+        wanted = {"version": version, "list_labelled": list_labelled}
+        rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "worklist_studies_to_rank", version=version)
-        return [_study_to_rank(row) for row in rows]
+            # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.
+            keys = [row["study_key"] for row in rows_of(connection, "worklist_outdated", **wanted)]
+            for start in range(0, len(keys), _STUDIES_PER_STATEMENT):
+                part = keys[start : start + _STUDIES_PER_STATEMENT]
+                rows += rows_of(connection, "worklist_studies_to_rank", study_keys=part, **wanted)
+        return [_study_to_rank(row) for row in sorted(rows, key=lambda row: row["first_radiograph_id"])]
+
+    def keep_off(self, studies: Sequence[StudyToRank]) -> None:
+        """Remember that these studies are not to be listed with the images that they have now."""
+        rows = to_jsonb([{"study_key": study.study_key, "images": study.images} for study in studies])
+        with transaction(self._engine) as connection:
+            connection.execute(query("worklist_keep_off"), {"rows": rows})
 
     def save_items(self, items: Sequence[RankedStudy]) -> int:
         """List or re-rank studies, each change with its event. Returns: how many rows changed.
@@ -84,6 +112,12 @@ class WorklistStore:
         """The rows of fracture.worklist_open, most urgent first."""
         with transaction(self._engine) as connection:
             return rows_of(connection, "worklist_open", max_rows=limit, skip_rows=offset)
+
+    def finished_items(self, *, limit: int = 200, offset: int = 0) -> list[dict[str, Any]]:
+        """What people reported or closed, the last changed first: the columns of fracture.worklist, and the last final
+        read: final_read, reader, read_at."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "worklist_finished", max_rows=limit, skip_rows=offset)
 
     def item_of(self, study_key: str) -> dict[str, Any]:
         """A study's row, with `images` (facts, keys, `prediction` or None) and `events`. Raises: UnknownItem."""
@@ -103,10 +137,11 @@ class WorklistStore:
         """Change an item's status on behalf of `actor`, who saw it at `row_version`; one transaction.
 
         Args:    action: acknowledge (details: ACR's fields finding, found_at, told_by, told_to, told_at, told_how),
-                     start_reading, report (details: value positive, negative or uncertain), close, reopen, release.
+                     start_reading, take_over, report (details: value positive, negative or uncertain), close, reopen,
+                     release.
         Returns: the item as `item_of` does.
-        Raises:  UnknownItem; Conflict: somebody changed it meanwhile; NotAllowed: not in this status, held by somebody
-                 else, or no such action or finding. Nothing is changed then.
+        Raises:  UnknownItem; Conflict: somebody changed it meanwhile; HeldByAnother: take it over first; NotAllowed:
+                 not in this status, or no such action or finding. Nothing is changed then.
         """
         if action not in _ACTIONS:
             raise NotAllowed(f"There is no such action; there are {', '.join(_ACTIONS)}.")
@@ -128,6 +163,8 @@ class WorklistStore:
                     name: item[name] for name in ("score", "ai_priority", "version", "radiograph_id", "body_part")
                 }
                 add_labels(connection, [(_final_read(study_key, details["value"], actor), None)])
+            if wanted.takes_over:
+                details["taken_over_from"] = item["holder"]
             changed = {
                 "status": wanted.status,
                 "holder": actor if wanted.holds else None,
@@ -145,8 +182,10 @@ def _require_allowed(item: dict[str, Any], action: str, wanted: _Action, actor: 
     if item["status"] not in wanted.allowed_from:
         allowed = ", ".join(wanted.allowed_from)
         raise NotAllowed(f"An item that is {item['status']} does not admit {action}: it must be {allowed}.")
-    if wanted.by_holder_only and item["holder"] != actor:
-        raise NotAllowed(f"Somebody else holds this item: only they can {action} it.")
+    if item["holder"] == actor and wanted.takes_over:
+        raise NotAllowed("You hold this item already.")
+    if item["holder"] not in (None, actor) and not wanted.takes_over:
+        raise HeldByAnother("Somebody else holds this item: take it over first, or wait until they release it.")
 
 
 def _final_read(study_key: str, value: str, reader: str) -> LabelClaim:

@@ -184,9 +184,18 @@ def open_list(
     return worklist.open_list(stores, limit=limit, offset=offset)
 
 
+@app.get("/api/finished")
+def finished_list(
+    stores: OpenedStores,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> dict:
+    return worklist.finished_list(stores, limit=limit, offset=offset)
+
+
 @app.get("/api/items/{study_key}")
-def item(study_key: str, stores: OpenedStores) -> dict:
-    return worklist.item(stores, study_key)
+def item(study_key: str, user: GetUserDep, stores: OpenedStores) -> dict:
+    return worklist.item(stores, study_key, reader=user.get_name())
 
 
 @app.post("/api/items/{study_key}/acknowledge", dependencies=writing)
@@ -197,6 +206,11 @@ def acknowledge(study_key: str, body: Acknowledgement, user: GetUserDep, stores:
 @app.post("/api/items/{study_key}/start_reading", dependencies=writing)
 def start_reading(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
     return worklist.start_reading(stores, study_key, actor=user.get_name(), row_version=body.row_version)
+
+
+@app.post("/api/items/{study_key}/take_over", dependencies=writing)
+def take_over(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
+    return worklist.take_over(stores, study_key, actor=user.get_name(), row_version=body.row_version)
 
 
 @app.post("/api/items/{study_key}/report", dependencies=writing)

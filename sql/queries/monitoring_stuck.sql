@@ -1,11 +1,12 @@
--- Work that stands still: studies that somebody has held for long, radiographs on no list, versions that wait for the
--- gate.
+-- Work that stands still: studies that somebody has held for long, radiographs on no list whose study was not kept off
+-- it, versions that wait for the gate.
 -- parameters: before timestamptz      returns: held bigint, unlisted bigint, unjudged bigint
 SELECT (SELECT count(*) FROM fracture.worklist
         WHERE status IN ('acknowledged', 'reading') AND updated_at < :before) AS held,
        (SELECT count(*) FROM fracture.radiograph r
         WHERE received_at < :before
-          AND NOT EXISTS (SELECT FROM fracture.worklist w WHERE w.study_key = r.study_key)) AS unlisted,
+          AND NOT EXISTS (SELECT FROM fracture.worklist w WHERE w.study_key = r.study_key)
+          AND NOT EXISTS (SELECT FROM fracture.unlisted_study u WHERE u.study_key = r.study_key)) AS unlisted,
        (SELECT count(*) FROM fracture.model_version v
         WHERE created_at < :before
           AND NOT EXISTS (SELECT FROM fracture.model_event e

@@ -1,14 +1,22 @@
--- Studies whose row on the worklist is absent or outdated: an image came, or other scores are in use. A study that
--- people reported or closed is outdated by a new image alone.
--- parameters: version int (NULL: no champion)
+-- Of these studies, those whose row on the worklist is absent or outdated: an image came, or other scores are in use. A
+-- study that people reported or closed is outdated by a new image alone.
+-- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up)
 -- returns: study_key text, ordered_priority text, body_part text, arrived_at timestamptz, images bigint,
 --          first_radiograph_id bigint, scores jsonb ([radiograph_id, calibrated, operating_point], ...),
---          unscored bigint, row_version int, status text, ai_priority text (the last three NULL: not listed yet)
+--          unscored bigint, row_version int, status text, ai_priority text (the last three NULL: not listed yet),
+--          labelled boolean (not listed yet, and every image has a standing label that says positive or negative)
 SELECT s.study_key,
        (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
        CASE cardinality(s.body_parts) WHEN 0 THEN 'unknown' WHEN 1 THEN s.body_parts[1] ELSE 'mixed' END AS body_part,
        s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
-       w.row_version, w.status, w.ai_priority
+       w.row_version, w.status, w.ai_priority,
+       -- Each image by itself: a join would make Postgres put together the labels of all radiographs.
+       CASE WHEN :list_labelled OR w.study_key IS NOT NULL THEN false
+            ELSE (SELECT bool_and(coalesce((SELECT l.value FROM fracture.standing_label l
+                                            WHERE l.radiograph_id = r.radiograph_id) IN ('positive', 'negative'), false))
+                  FROM fracture.radiograph r
+                  WHERE r.study_key = s.study_key)
+       END AS labelled
 FROM (
     SELECT r.study_key,
            min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,
@@ -21,11 +29,11 @@ FROM (
            count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored
     FROM fracture.radiograph r
     LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
+    WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
     GROUP BY r.study_key
 ) s
 LEFT JOIN fracture.worklist w USING (study_key)
 WHERE w.study_key IS NULL
    OR s.images > w.images
    OR (w.status NOT IN ('reported', 'closed')
-       AND (w.version IS DISTINCT FROM CAST(:version AS integer) OR s.unscored <> w.images_unscored))
-ORDER BY s.first_radiograph_id;
+       AND (w.version IS DISTINCT FROM CAST(:version AS integer) OR s.unscored <> w.images_unscored));

@@ -5,8 +5,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from fracture_ml.core.records import BodyPart
-from fracture_ml.demo.anatomy import SAMPLES, Tube
-from fracture_ml.demo.drawing import DRAWN_BODY_PARTS, DrawnRadiograph, NotDrawable, bone_shadow, draw_study, project
+from fracture_ml.demo.drawing import DRAWN_BODY_PARTS, DrawnRadiograph, NotDrawable, draw_study
+from fracture_ml.demo.drawing.attenuation import bone_shadow
+from fracture_ml.demo.drawing.projection import project
+from fracture_ml.demo.drawing.solids import SAMPLES, Tube
 
 
 def _study(

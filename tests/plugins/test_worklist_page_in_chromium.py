@@ -19,15 +19,18 @@ RUN = uuid.uuid4().hex
 URGENT = Drawn(name=f"urgent {RUN}", scores=(0.2, 0.93), ordered=Priority.STAT, body_part=BodyPart.HIP)
 BELOW = Drawn(name=f"below {RUN}", scores=(0.05,), body_part=BodyPart.ANKLE)
 UNAVAILABLE = Drawn(name=f"unavailable {RUN}", scores=(None,), body_part=BodyPart.KNEE)
+HELD = Drawn(name=f"held {RUN}", scores=(0.5,), body_part=BodyPart.FOOT)
+FINISHED = Drawn(name=f"finished {RUN}", scores=(0.1,), body_part=BodyPart.ELBOW)
+STUDIES = (URGENT, BELOW, UNAVAILABLE, HELD, FINISHED)
 
 
 @pytest.fixture(scope="module")
 def listed(airflow_page: Access) -> None:
     stores = airflow_page.stores
-    ids = [receive(stores, study) for study in (URGENT, BELOW, UNAVAILABLE)]
+    ids = [receive(stores, study) for study in STUDIES]
     champion = stores.registry.find_champion()
     version = champion.version if champion else promote_champion(stores)
-    for study, its_ids in zip((URGENT, BELOW, UNAVAILABLE), ids, strict=True):
+    for study, its_ids in zip(STUDIES, ids, strict=True):
         predict(stores, version, its_ids, study.scores)
     rank_worklist(stores, airflow_page.settings)
 
@@ -107,9 +110,17 @@ def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
     expect(row(opened, URGENT)).to_have_count(0)
     opened.screenshot(path=tmp_path / "reported.png")
 
+    opened.get_by_role("button", name="Reported, closed").click()
+    expect(row(opened, URGENT)).to_contain_text("reported, a.user")
+    expect(row(opened, URGENT)).to_contain_text("fracture")
+    expect(row(opened, BELOW)).to_have_count(0)
+    opened.screenshot(path=tmp_path / "finished.png")
     opened.keyboard.press("c")
     expect(opened.locator("#study-state")).to_contain_text("Closed")
+    expect(row(opened, URGENT)).to_contain_text("closed, a.user")
     opened.get_by_role("button", name="Reopen").click()
+    expect(row(opened, URGENT)).to_have_count(0)
+    opened.locator("[data-list=open]").click()
     expect(row(opened, URGENT)).to_contain_text("reopened")
     assert complaints == []
 
@@ -128,6 +139,34 @@ def test_a_change_by_somebody_else_is_said_and_the_item_reloaded(airflow_page: A
     )
     playwright.expect(opened.locator("#study-state")).to_have_text("Reading, held by b.reader")
     assert complaints == []
+
+
+def test_an_item_that_somebody_else_holds_is_taken_over_before_it_is_read(airflow_page: Access, listed, browser):
+    item = airflow_page.stores.worklist.item_of(HELD.study_key)
+    airflow_page.stores.worklist.act(HELD.study_key, "acknowledge", actor="b.reader", row_version=item["row_version"])
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    row(opened, HELD).click()
+    buttons = opened.locator("#actions button")
+    playwright.expect(buttons).to_have_text(["Take over"])
+    opened.keyboard.press("f")
+    playwright.expect(opened.locator("#report-form")).to_be_hidden()
+    buttons.click()
+    playwright.expect(opened.locator("#study-state")).to_have_text("Reading, held by a.user")
+    playwright.expect(opened.locator("#history")).to_contain_text("taken over from: b.reader")
+    assert complaints == []
+
+
+def test_a_link_to_a_reported_study_shows_the_list_that_it_is_on(airflow_page: Access, listed, browser):
+    stores = airflow_page.stores
+    item = stores.worklist.item_of(FINISHED.study_key)
+    stores.worklist.act(
+        FINISHED.study_key, "report", actor="b.reader", row_version=item["row_version"], details={"value": "negative"}
+    )
+    opened = log_in(browser, airflow_page, "USER")
+    opened.goto(f"{airflow_page.url}#{FINISHED.study_key}")
+    playwright.expect(row(opened, FINISHED)).to_have_attribute("aria-selected", "true")
+    playwright.expect(row(opened, FINISHED)).to_contain_text("no fracture")
+    playwright.expect(opened.locator("[data-list=finished]")).to_have_attribute("aria-pressed", "true")
 
 
 def test_a_viewer_is_told_why_the_buttons_are_off(airflow_page: Access, listed, browser):

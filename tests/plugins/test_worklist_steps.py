@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fracture_ml.core.errors import Conflict, NotAllowed, ObjectNotFound, UnknownItem
+from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, ObjectNotFound, UnknownItem
 from fracture_ml.core.records import BodyPart, LabelValue, Priority, WorklistStatus
 from fracture_ml.steps import worklist
 from fracture_ml.steps.settings import Settings
@@ -25,6 +25,7 @@ ACKNOWLEDGEMENT = {
     "told_how": "in person",
 }
 DETAILS = {"acknowledge": ACKNOWLEDGEMENT, "report": {"value": "positive"}}
+ACTIONS = ("acknowledge", "start_reading", "take_over", "report", "close", "reopen", "release")
 WAYS = {
     WorklistStatus.NEW: (),
     WorklistStatus.ACKNOWLEDGED: ("acknowledge",),
@@ -55,11 +56,11 @@ def put_on_list(stores: Stores, settings: Settings, study: Drawn) -> list[int]:
     return ids
 
 
-def act(stores: Stores, study: Drawn, action: str, *, row_version: int | None = None) -> dict:
+def act(stores: Stores, study: Drawn, action: str, *, row_version: int | None = None, actor: str = "reader") -> dict:
     """As the reader who looks at the item and acts at once, or saw it at `row_version`."""
-    row_version = row_version or worklist.item(stores, study.study_key)["row_version"]
+    row_version = row_version or worklist.item(stores, study.study_key, reader="reader")["row_version"]
     step = getattr(worklist, action)
-    return step(stores, study.study_key, actor="reader", row_version=row_version, **DETAILS.get(action, {}))
+    return step(stores, study.study_key, actor=actor, row_version=row_version, **DETAILS.get(action, {}))
 
 
 def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_priority(stores, settings):
@@ -67,19 +68,34 @@ def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_p
     receive(stores, study)
     if stores.registry.find_champion() is None:
         worklist.rank_worklist(stores, settings)
-        item = worklist.item(stores, study.study_key)
+        item = worklist.item(stores, study.study_key, reader="reader")
         assert (item["priority"], item["ai"], item["score"]) == ("URGENT", "AI unavailable", None)
 
 
 def test_ranking_twice_changes_nothing_the_second_time(stores, settings):
     study = drawn(scores=(0.2, 0.9))
     put_on_list(stores, settings, study)
-    once = worklist.item(stores, study.study_key)
+    once = worklist.item(stores, study.study_key, reader="reader")
     assert worklist.rank_worklist(stores, settings) == {"ranked": 0}
-    assert worklist.item(stores, study.study_key) == once
+    assert worklist.item(stores, study.study_key, reader="reader") == once
     assert (once["priority"], once["ai"], once["images"]) == ("URGENT", "urgent", 2)
     assert once["score"] == pytest.approx(0.9)
     assert [event["event"] for event in once["events"]] == ["listed"]
+
+
+def test_old_labelled_studies_do_not_flood_the_list_where_the_place_wants_none_of_them(stores, settings):
+    quiet = settings.model_copy(update={"list_labelled": False})
+    worklist.rank_worklist(stores, settings)  # what other tests left
+    old, listed_before = drawn(scores=(0.9,)), drawn(scores=(0.2,))  # each image of `drawn` comes with a label
+    put_on_list(stores, settings, listed_before)
+    receive(stores, old)
+    assert worklist.rank_worklist(stores, quiet) == {"ranked": 0, "kept_off": 1}
+    assert worklist.rank_worklist(stores, quiet) == {"ranked": 0}
+    with pytest.raises(UnknownItem):
+        worklist.item(stores, old.study_key, reader="reader")
+    assert worklist.item(stores, listed_before.study_key, reader="reader")["status"] == "new"
+    assert worklist.rank_worklist(stores, settings)["ranked"] == 1
+    assert worklist.item(stores, old.study_key, reader="reader")["status"] == "new"
 
 
 def test_a_late_image_ranks_its_study_again(stores, settings):
@@ -89,7 +105,7 @@ def test_a_late_image_ranks_its_study_again(stores, settings):
     ids = receive(stores, with_late_view, first=1)
     predict(stores, stores.registry.find_champion().version, ids, (0.95,))
     worklist.rank_worklist(stores, settings)
-    item = worklist.item(stores, study.study_key)
+    item = worklist.item(stores, study.study_key, reader="reader")
     assert (item["priority"], item["images"], item["radiograph_id"]) == ("URGENT", 2, ids[0])
 
 
@@ -115,37 +131,82 @@ def test_the_list_is_ordered_by_urgency_and_says_the_same_as_each_item(stores, s
     ]
     assert sorted(words[:2]) == [("STAT", "no finding flagged"), ("STAT", "urgent")]
     for row in listed:
-        item = worklist.item(stores, row["study_key"])
+        item = worklist.item(stores, row["study_key"], reader="reader")
         assert {name: item[name] for name in row} == {**row, "score": item["score"]}
         assert item["score"] is None or round(item["score"], 3) == pytest.approx(float(row["score"]))
 
 
 @pytest.mark.parametrize("status", WorklistStatus)
 def test_what_is_offered_is_what_is_admitted(stores, settings, status):
-    for action in ("acknowledge", "start_reading", "report", "close", "reopen", "release"):
+    for action in ACTIONS:
         study = drawn()
         put_on_list(stores, settings, study)
         for step in WAYS[status]:
             act(stores, study, step)
-        item = worklist.item(stores, study.study_key)
+        item = worklist.item(stores, study.study_key, reader="reader")
         assert item["status"] == status
         if action in item["actions"]:
             assert act(stores, study, action)["row_version"] == item["row_version"] + 1
         else:
             with pytest.raises(NotAllowed):
                 act(stores, study, action)
-            assert worklist.item(stores, study.study_key) == item
+            assert worklist.item(stores, study.study_key, reader="reader") == item
+
+
+@pytest.mark.parametrize("status", [WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING])
+def test_an_item_that_another_reader_holds_admits_nothing_but_taking_it_over(stores, settings, status):
+    study = drawn()
+    put_on_list(stores, settings, study)
+    for step in WAYS[status]:
+        act(stores, study, step, actor="somebody else")
+    held = worklist.item(stores, study.study_key, reader="reader")
+    assert (held["holder"], held["actions"]) == ("somebody else", ["take_over"])
+    for action in ("start_reading", "report", "release"):
+        if action in worklist.item(stores, study.study_key, reader="somebody else")["actions"]:
+            with pytest.raises(HeldByAnother, match="take it over first"):
+                act(stores, study, action)
+    assert worklist.item(stores, study.study_key, reader="reader") == held
+    taken = act(stores, study, "take_over")
+    assert (taken["status"], taken["holder"], taken["actions"]) == ("reading", "reader", ["report", "release"])
+    assert taken["events"][-1]["details"] == {"taken_over_from": "somebody else"}
+    with pytest.raises(HeldByAnother):
+        act(stores, study, "report", actor="somebody else")
+    assert act(stores, study, "report")["status"] == "reported"
+
+
+def test_what_was_reported_or_closed_is_listed_with_its_final_read_the_last_changed_first(stores, settings):
+    closed, reported, reopened = (drawn(scores=(0.9,)) for _ in range(3))
+    for study in (closed, reported, reopened):
+        put_on_list(stores, settings, study)
+        act(stores, study, "report")
+    act(stores, reopened, "reopen")
+    act(stores, closed, "close")
+    rows = worklist.finished_list(stores, limit=1000)["items"]
+    rows = [row for row in rows if row["study_key"] in {one.study_key for one in (closed, reported, reopened)}]
+    assert [(row["study_key"], row["status"]) for row in rows] == [
+        (closed.study_key, "closed"),
+        (reported.study_key, "reported"),
+    ]
+    for row in rows:
+        assert (row["final_read"], row["reader"], row["ai"], row["priority"]) == (
+            "positive",
+            "reader",
+            "urgent",
+            "URGENT",
+        )
+        item = worklist.item(stores, row["study_key"], reader="reader")
+        assert {name: item[name] for name in row if name in item} == {n: v for n, v in row.items() if n in item}
 
 
 def test_the_slower_of_two_readers_changes_nothing(stores, settings):
     study = drawn()
     put_on_list(stores, settings, study)
     act(stores, study, "start_reading", row_version=1)
-    before = worklist.item(stores, study.study_key)
+    before = worklist.item(stores, study.study_key, reader="reader")
     for action in ("start_reading", "report", "release"):
         with pytest.raises(Conflict):
             act(stores, study, action, row_version=1)
-    assert worklist.item(stores, study.study_key) == before
+    assert worklist.item(stores, study.study_key, reader="reader") == before
 
 
 def test_a_final_read_is_kept_with_what_was_seen_and_becomes_the_label(stores, settings):
@@ -175,7 +236,7 @@ def test_an_acknowledgement_keeps_acrs_six_fields(stores, settings):
 
 def test_an_unknown_study_is_an_error(stores):
     with pytest.raises(UnknownItem):
-        worklist.item(stores, "nobody knows this")
+        worklist.item(stores, "nobody knows this", reader="reader")
 
 
 def test_the_picture_is_the_radiograph_at_most_1600_px_long(stores, settings):

@@ -73,6 +73,29 @@ def test_fewer_patients_than_folds_is_said(stores, settings, tmp_path):
         snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC))
 
 
+def test_what_was_quarantined_is_tried_again_where_a_changed_setting_admits_it_and_its_history_is_kept(
+    stores, settings, tmp_path
+):
+    for name, side in (("small", 64), ("large", 600)):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(default_rng(side).integers(0, 255, (side, side), dtype="uint8")).save(path)
+        stores.bucket.write(f"inbox/{name}.png", path.read_bytes())
+    stores.bucket.write("inbox/empty.png", b"")
+    strict = settings.model_copy(update={"max_pixels": 100_000})
+    assert ingest.ingest_inbox(stores, strict)["quarantined"] == 2
+    counts = ingest.ingest_inbox(stores, strict, retry_quarantined="too_large")
+    assert (counts["retried"], counts["new"], counts["quarantined"]) == (1, 1, 1), "the setting has not changed"
+    counts = ingest.ingest_inbox(stores, settings, retry_quarantined="too_large")
+    assert (counts["retried"], counts["new"], counts["radiograph"]) == (1, 1, 1)
+    counts = ingest.ingest_inbox(stores, settings, retry_quarantined="too_large")
+    assert (counts["retried"], counts["new"]) == (0, 0)
+    now = stores.radiographs.counts()
+    assert (now["received"], now["radiographs"], now["quarantined_by_code"]) == (3, 2, {"empty": 1})
+    with stores.engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT object_key, code FROM fracture.retried_object").all()
+    assert kept == [("inbox/large.png", "too_large")] * 2
+
+
 def test_a_wrong_s3_key_names_the_setting(s3, bucket):
     wrong = open_bucket(
         name=bucket.name, endpoint_url=s3.endpoint_url, region="us-east-1", access_key="nobody", secret_key="wrong"

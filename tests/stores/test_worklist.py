@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, receive
+from stored_rows import arrival, claim, receive
 from test_predictions import rejected, scored
 
-from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank
 
 
@@ -146,6 +146,67 @@ def test_the_open_list_is_in_the_order_of_urgency(stores, version):
     assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 9}
 
 
+# --- what was read elsewhere ----------------------------------------------------------------------
+
+
+def labelled(key: str, value: str = "negative", **facts):
+    """An arrival that a data set's label came with."""
+    return arrival(key, claims=[claim(key, value)], **facts)
+
+
+def keys_to_rank(stores, *, list_labelled: bool = False) -> dict[str, bool]:
+    """study_key -> labelled, of what is to be ranked."""
+    studies = stores.worklist.studies_to_rank(None, list_labelled=list_labelled)
+    return {study.study_key: study.labelled for study in studies}
+
+
+def test_a_study_is_labelled_where_each_of_its_images_came_with_a_certain_label(stores):
+    receive(
+        stores,
+        labelled("a", study_key="old"),
+        labelled("b", "positive", study_key="old"),
+        labelled("c", study_key="half"),
+        arrival("d", study_key="half"),
+        labelled("e", "uncertain", study_key="doubtful"),
+        arrival("f", study_key="contradicted", claims=[claim("f"), claim("f", "negative")]),
+        labelled("g", "absent", study_key="absent"),
+        arrival("h", study_key="fresh"),
+    )
+    expected = {"old": True, "half": False, "doubtful": False, "contradicted": False, "absent": False, "fresh": False}
+    assert keys_to_rank(stores) == expected
+    assert keys_to_rank(stores, list_labelled=True) == dict.fromkeys(expected, False)
+
+
+def test_what_was_kept_off_the_list_is_not_looked_at_again_before_a_further_image_comes(stores):
+    receive(stores, labelled("a", study_key="old"), labelled("b", study_key="grown"))
+    kept = stores.worklist.studies_to_rank(None, list_labelled=False)
+    for _ in range(2):
+        stores.worklist.keep_off(kept)
+        assert keys_to_rank(stores) == {}
+    assert stores.monitoring.stuck(before=datetime.now(UTC) + timedelta(days=1))["unlisted"] == 0
+    receive(stores, arrival("c", study_key="grown"))
+    assert keys_to_rank(stores) == {"grown": False}
+    assert keys_to_rank(stores, list_labelled=True) == {"old": False, "grown": False}
+
+
+def test_what_is_listed_already_is_ranked_whether_or_not_it_is_labelled(stores, version):
+    ids = receive(stores, labelled("a", study_key="s"))
+    list_studies(stores)
+    stores.predictions.save(version, [scored(ids[0], 0.9)])
+    studies = stores.worklist.studies_to_rank(version, list_labelled=False)
+    assert [(study.study_key, study.labelled) for study in studies if study.study_key == "s"] == [("s", False)]
+
+
+def test_a_score_that_comes_later_by_the_same_version_ranks_its_study_anew(stores, version):
+    ids = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="s"))
+    stores.predictions.save(version, [scored(ids[0], 0.25)])
+    list_studies(stores, version)
+    assert stores.worklist.studies_to_rank(version) == []
+    stores.predictions.save(version, [scored(ids[1], 0.9)])
+    (study,) = stores.worklist.studies_to_rank(version)
+    assert (study.study_key, study.unscored, len(study.scores)) == ("s", 0, 2)
+
+
 # --- people ---------------------------------------------------------------------------------------
 
 
@@ -155,7 +216,7 @@ def test_an_item_is_acknowledged_read_reported_closed_and_reopened(stores, versi
     list_studies(stores, version)
     told = {"finding": "fracture", "told_to": "dr b"}
     assert act(stores, "s", "acknowledge", **told)["holder"] == "dr a"
-    assert act(stores, "s", "start_reading", actor="dr b")["status"] == "reading"
+    assert act(stores, "s", "take_over", actor="dr b")["status"] == "reading"
     item = act(stores, "s", "report", actor="dr b", value="positive", note="distal radius")
     assert (item["status"], item["holder"]) == ("reported", None)
     assert "s" not in {row["study_key"] for row in stores.worklist.open_items()}
@@ -203,7 +264,7 @@ def test_an_action_sent_twice_is_a_conflict_and_changes_nothing_the_second_time(
     assert stores.radiographs.counts()["labelled"] == {"positive": 1}
 
 
-@pytest.mark.parametrize("action", ["close", "reopen", "release", "no such action"])
+@pytest.mark.parametrize("action", ["close", "reopen", "release", "take_over", "no such action"])
 def test_an_action_that_the_status_does_not_admit_is_refused(stores, action):
     receive(stores, arrival("a", study_key="s"))
     list_studies(stores)
@@ -216,9 +277,26 @@ def test_only_the_holder_releases_an_item_and_then_it_is_new_again(stores):
     receive(stores, arrival("a", study_key="s"))
     list_studies(stores)
     act(stores, "s", "acknowledge")
-    with pytest.raises(NotAllowed, match="Somebody else holds"):
+    with pytest.raises(HeldByAnother, match="Somebody else holds"):
         act(stores, "s", "release", actor="dr b")
     assert (act(stores, "s", "release")["status"], events(stores, "s")[-1]) == ("new", "released")
+
+
+def test_an_item_that_somebody_holds_is_reported_by_nobody_else_before_they_took_it_over(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    act(stores, "s", "start_reading")
+    for action in ("report", "start_reading", "release"):
+        with pytest.raises((HeldByAnother, NotAllowed)):
+            act(stores, "s", action, actor="dr b", **({"value": "positive"} if action == "report" else {}))
+    assert stores.radiographs.counts()["labelled"] == {} and events(stores, "s") == ["listed", "reading"]
+    with pytest.raises(NotAllowed, match="You hold this item already"):
+        act(stores, "s", "take_over")
+    act(stores, "s", "take_over", actor="dr b")
+    act(stores, "s", "report", actor="dr b", value="positive")
+    (row,) = stores.worklist.finished_items()
+    assert (row["status"], row["holder"], row["final_read"], row["reader"]) == ("reported", None, "positive", "dr b")
+    assert stores.worklist.finished_items(offset=1) == []
 
 
 def test_a_final_read_without_a_finding_and_a_study_that_is_not_listed_are_refused(stores):

@@ -8,6 +8,8 @@ const byId = (id) => document.getElementById(id);
 
 let me = { name: "", may_act: false };
 let open = { items: [], counts: {}, alerts: [], as_of: null };
+let finished = { items: [] }; // reported and closed; read while they are shown
+let listName = "open";
 let selectedKey = null;
 let study = null; // the selected study in full
 let choosing = 0; // counts selections, so that a late answer for an earlier one is dropped
@@ -16,11 +18,23 @@ let choosing = 0; // counts selections, so that a late answer for an earlier one
 const ACTIONS = [
   { name: "acknowledge", label: "Acknowledge", key: "A", form: "acknowledge-form" },
   { name: "start_reading", label: "Start reading", key: "S" },
+  { name: "take_over", label: "Take over" },
   { name: "report", label: "Final read", key: "F", form: "report-form" },
   { name: "close", label: "Close", key: "C" },
   { name: "release", label: "Release" },
   { name: "reopen", label: "Reopen" },
 ];
+
+const LISTS = {
+  open: {
+    label: "Open studies, most urgent first", statuses: ["new", "acknowledged", "reading", "reopened"],
+    all: () => open.counts.open, none: "No open studies.",
+  },
+  finished: {
+    label: "Reported and closed studies, the last changed first", statuses: ["reported", "closed"],
+    all: () => finishedCount(), none: "Nothing has been reported yet.",
+  },
+};
 
 // --- small things ---------------------------------------------------------------------------------
 
@@ -46,6 +60,7 @@ const clockFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "s
 const clock = (moment) => clockFormat.format(new Date(moment));
 const shortKey = (key) => key.slice(0, 8);
 const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+const isFinished = (item) => LISTS.finished.statuses.includes(item.status);
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 function due(item) {
@@ -63,9 +78,13 @@ function say(sentence) {
 
 // --- the list --------------------------------------------------------------------------------------
 
+const finishedCount = () => (open.counts.by_status.reported ?? 0) + (open.counts.by_status.closed ?? 0);
+const listed = () => (listName === "open" ? open : finished).items;
+
 async function refresh() {
   try {
     open = await read("api/open");
+    if (listName === "finished") finished = await read("api/finished");
   } catch (error) {
     byId("freshness").textContent = "not up to date";
     say(error.message);
@@ -73,9 +92,34 @@ async function refresh() {
   }
   byId("freshness").textContent = `updated ${new Date().toLocaleTimeString("en-GB")}`;
   drawTop();
+  drawLists();
   drawBodyParts();
   drawList();
   await followSelected();
+}
+
+function drawLists() {
+  const counts = { open: open.counts.open, finished: finishedCount() };
+  for (const button of byId("lists").children) {
+    const name = button.dataset.list;
+    button.setAttribute("aria-pressed", String(name === listName));
+    button.replaceChildren(button.firstChild, " ", element("b", { text: counts[name] }));
+  }
+}
+
+async function showList(name) {
+  if (name === listName) return;
+  listName = name;
+  drawStatuses();
+  byId("items").setAttribute("aria-label", LISTS[name].label);
+  byId("items").scrollTop = 0;
+  await refresh();
+}
+
+function drawStatuses() {
+  const select = byId("filters").elements.status;
+  const options = LISTS[listName].statuses.map((status) => element("option", { text: status }));
+  select.replaceChildren(element("option", { value: "", text: "all" }), ...options);
 }
 
 function drawTop() {
@@ -100,28 +144,30 @@ function drawTop() {
 function drawBodyParts() {
   const select = byId("filters").elements.body_part;
   const wanted = select.value;
-  const known = [...new Set([...open.items.map((item) => item.body_part), ...(wanted ? [wanted] : [])])].sort();
+  const known = [...new Set([...listed().map((item) => item.body_part), ...(wanted ? [wanted] : [])])].sort();
   select.replaceChildren(element("option", { value: "", text: "all" }), ...known.map((part) => element("option", { text: part })));
   select.value = wanted;
 }
 
 function shownItems() {
   const filters = new FormData(byId("filters"));
-  return open.items.filter((item) => [...filters].every(([name, value]) => !value || item[name] === value));
+  return listed().filter((item) => [...filters].every(([name, value]) => !value || item[name] === value));
 }
 
 function drawList() {
   const items = shownItems();
   const list = byId("items");
   list.replaceChildren(...items.map(drawItem));
-  const nothing = open.items.length ? "Nothing matches these filters." : "No open studies.";
-  const rest = open.counts.open > open.items.length ? `, the first ${open.items.length} of ${open.counts.open} open` : "";
+  const [read, all] = [listed().length, LISTS[listName].all()];
+  const nothing = read ? "Nothing matches these filters." : LISTS[listName].none;
+  const rest = all > read ? `, the first ${read} of ${all}` : "";
   byId("shown").textContent = items.length ? `${count(items.length, "study").replace("studys", "studies")} shown${rest}` : nothing;
   markSelected();
 }
 
 function drawItem(item) {
-  const work = item.holder ? `${item.status}, ${item.holder}` : item.status;
+  const who = isFinished(item) ? item.reader : item.holder;
+  const work = who ? `${item.status}, ${who}` : item.status;
   const images = count(item.images, "image");
   const unscored = item.images_unscored && item.score !== null ? `, ${item.images_unscored} not scored` : "";
   return element(
@@ -133,7 +179,9 @@ function drawItem(item) {
       { className: `${aiClass(item)} clip`, text: `${item.ai} ` },
       element("span", { className: "score", text: item.score === null ? "" : item.score.toFixed(2) }),
     ),
-    element("span", { className: `end ${item.overdue ? "overdue" : ""}`, text: due(item), title: clock(item.due_at) }),
+    isFinished(item)
+      ? element("span", { className: "end", text: READ_WORDS[item.final_read] })
+      : element("span", { className: `end ${item.overdue ? "overdue" : ""}`, text: due(item), title: clock(item.due_at) }),
     element("span", { className: "key below", text: shortKey(item.study_key) }),
     element(
       "span",
@@ -141,7 +189,9 @@ function drawItem(item) {
       element("span", { className: "part", text: item.body_part }),
       ` · ${images}${unscored} · ${work}`,
     ),
-    element("span", { className: "below end", text: `waiting ${since(item.arrived_at)}`, title: clock(item.arrived_at) }),
+    isFinished(item)
+      ? element("span", { className: "below end", text: `read ${since(item.read_at)} ago`, title: clock(item.read_at) })
+      : element("span", { className: "below end", text: `waiting ${since(item.arrived_at)}`, title: clock(item.arrived_at) }),
   );
 }
 
@@ -214,15 +264,14 @@ function drawFacts() {
   facts.push(["Images", study.images_unscored ? `${study.images}, ${study.images_unscored} not scored` : study.images]);
   facts.push(["Ordered priority", study.ordered_priority], ["Arrived", clock(study.arrived_at)]);
   facts.push(["Due", clock(study.due_at)]);
-  if (!["reported", "closed"].includes(study.status)) {
+  if (!isFinished(study)) {
     facts.push(["", element("span", { className: study.overdue ? "overdue" : "", text: due(study) })]);
   }
   byId("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", {}, value)]));
 }
 
 function drawActions() {
-  const offered = study.actions.filter((name) => name !== "release" || study.holder === me.name);
-  const buttons = offered.map((name) => {
+  const buttons = study.actions.map((name) => {
     const action = ACTIONS.find((each) => each.name === name);
     const button = element("button", { type: "button", "data-action": action.name, text: action.label });
     if (action.key) {
@@ -245,6 +294,7 @@ const EVENT_WORDS = {
 const DETAIL_WORDS = {
   finding: "finding", found_at: "found", told_by: "told by", told_to: "told to", told_at: "received", told_how: "how",
   value: "read", comment: "comment", ai_priority: "AI", score: "score", version: "model version", new_images: "new images",
+  taken_over_from: "taken over from",
 };
 const READ_WORDS = { positive: "fracture", negative: "no fracture", uncertain: "uncertain" };
 const AI_WORDS = { urgent: "urgent", suspicious: "suspicious", below: "no finding flagged", unavailable: "unavailable" };
@@ -280,8 +330,9 @@ function describeDetail(name, value) {
 // Somebody else may have changed the item that is on the screen: show it, but never under a form being filled in.
 async function followSelected() {
   if (!study) return;
-  const row = open.items.find((item) => item.study_key === selectedKey);
-  const changed = row ? row.row_version !== study.row_version : !["reported", "closed"].includes(study.status);
+  const shown = listName === "open" ? open.items : [...open.items, ...finished.items];
+  const row = shown.find((item) => item.study_key === selectedKey);
+  const changed = row ? row.row_version !== study.row_version : !isFinished(study);
   if (changed && !openForm()) await loadStudy({ keepImage: true });
   else drawFacts();
 }
@@ -373,6 +424,10 @@ byId("items").addEventListener("click", (event) => {
   const row = event.target.closest(".item");
   if (row) select(row.dataset.key);
 });
+byId("lists").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) showList(button.dataset.list);
+});
 byId("filters").addEventListener("change", drawList);
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 
@@ -402,6 +457,7 @@ document.addEventListener("keydown", (event) => {
 // --- start -----------------------------------------------------------------------------------------
 
 async function start() {
+  drawStatuses();
   try {
     me = await read("api/me");
   } catch (error) {
@@ -410,6 +466,7 @@ async function start() {
   await refresh();
   const named = decodeURIComponent(location.hash.slice(1));
   if (named) await select(named);
+  if (study && isFinished(study)) await showList("finished");
   byId("items").focus({ preventScroll: true });
   // One refresh after another, also when one takes long.
   for (;;) {

@@ -1,0 +1,16 @@
+-- Keys of studies whose row on the worklist is absent, or may be outdated: told apart by counts, without their images.
+-- parameters: version int (NULL: no champion), list_labelled boolean (false: what was kept off the list is left out until
+--             it has a further image)
+-- returns: study_key text
+SELECT study_key
+FROM (SELECT study_key, count(*) AS images FROM fracture.radiograph GROUP BY study_key) here
+LEFT JOIN fracture.worklist w USING (study_key)
+LEFT JOIN fracture.unlisted_study u USING (study_key)
+WHERE here.images > coalesce(w.images, CASE WHEN :list_labelled THEN 0 ELSE u.images END, 0)
+UNION
+SELECT study_key
+FROM fracture.worklist
+WHERE status NOT IN ('reported', 'closed')
+  -- Outcomes are append-only: with the same version only what had none can have become another.
+  AND (version IS DISTINCT FROM CAST(:version AS integer) OR images_unscored > 0 AND version IS NOT NULL)
+ORDER BY study_key;
