@@ -97,10 +97,7 @@ def train(
     from fracture_ml.steps.presets import plan_of
 
     stores, settings = _context()
-    if recipe:
-        chosen = json.loads(recipe.read_text())
-    else:
-        chosen = retrain.recipe_for(stores, snapshot_id=snapshot_id, work=plan_of({"preset": preset})).to_json()
+    chosen = json.loads(recipe.read_text()) if recipe else plan_of({"preset": preset}).recipe.to_json()
     trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
     version = retrain.evaluate_and_register(stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained)
     console.print(f"version {version}")

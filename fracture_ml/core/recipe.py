@@ -51,9 +51,6 @@ class TrainRecipe(_Described):
     """Everything that decides the trained weights except the data. Stored as JSON beside them."""
 
     image_size_px: int = 224
-    crop_px: int = 0  # trained on crops of this side, judged and used on whole images; 0: whole images throughout
-    crops_per_image: int = 2  # in an epoch
-    fractured_crops: float = 0.4  # the share of crops that are drawn around a fracture
     batch_size: int = 32
     peak_lr: float = 1e-3
     scheduler: str = "cosine"
@@ -61,6 +58,7 @@ class TrainRecipe(_Described):
     epochs: int = 30
     weight_decay: float = 1e-4
     balance: str = "none"
+    location_weight: float = 0.0  # of "the evidence lies in the drawn boxes" in the loss, beside the cross-entropy
     ema_decay: float = 0.0
     gradient_clip_norm: float = 1.0
     early_stopping_epochs: int = 0
@@ -84,12 +82,6 @@ class TrainRecipe(_Described):
             self.image_size_px % 32 == 0 and 32 <= self.image_size_px <= 1024,
             f"image_size_px={self.image_size_px}: must be a multiple of 32 from 32 to 1024",
         )
-        _require(
-            self.crop_px % 32 == 0 and 0 <= self.crop_px <= self.image_size_px,
-            f"crop_px={self.crop_px}: must be a multiple of 32 from 0 to image_size_px",
-        )
-        _require(1 <= self.crops_per_image <= 100, f"crops_per_image={self.crops_per_image}: must be from 1 to 100")
-        _require(0 < self.fractured_crops < 1, f"fractured_crops={self.fractured_crops}: must be between 0 and 1")
         _require(1 <= self.batch_size <= 1024, f"batch_size={self.batch_size}: must be from 1 to 1024")
         _require(0 < self.peak_lr <= 1, f"peak_lr={self.peak_lr}: must be above 0 and at most 1")
         _require(1 <= self.epochs <= 1000, f"epochs={self.epochs}: must be from 1 to 1000")
@@ -97,10 +89,6 @@ class TrainRecipe(_Described):
         _require_one_of("scheduler", self.scheduler, SCHEDULERS)
         _require_one_of("balance", self.balance, BALANCES)
         _require_one_of("selection_metric", self.selection_metric, SELECTION_METRICS)
-        _require(
-            not self.crop_px or self.balance == "none",
-            f"balance={self.balance!r}: crops are balanced by fractured_crops already, so it must be none",
-        )
         for name in (
             "ema_decay",
             "scale_range",
@@ -111,16 +99,12 @@ class TrainRecipe(_Described):
             _require(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0 to below 1")
         _require(0 <= self.flip_probability <= 1, f"flip_probability={self.flip_probability}: must be from 0 to 1")
         _require(0 <= self.rotation_degrees <= 180, f"rotation_degrees={self.rotation_degrees}: must be from 0 to 180")
+        _require(0 <= self.location_weight <= 10, f"location_weight={self.location_weight}: must be from 0 to 10")
         for name in ("target_sensitivity", "target_specificity"):
             _require(0.5 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0.5 to below 1")
 
     def with_changes(self, **changes: Any) -> "TrainRecipe":
         return replace(self, **changes)
-
-    def at_size(self, image_size_px: int) -> "TrainRecipe":
-        """The same for images of another size: of whole images, where a crop would be as large as they are."""
-        crop_px = self.crop_px if self.crop_px < image_size_px else 0
-        return replace(self, image_size_px=image_size_px, crop_px=crop_px)
 
 
 @dataclass(frozen=True, kw_only=True)

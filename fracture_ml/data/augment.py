@@ -13,7 +13,7 @@ _POINTS_A_CELL = 8  # in each direction, by which the share of a cell that lies 
 
 
 class Views(NamedTuple):
-    """pixels: float32, (B, 1, V, V). fractured: float32, (B, c, c), how much of a fracture each cell shows."""
+    """pixels: float32, (B, 1, S, S). fractured: float32, (B, c, c), how much of a fracture each cell shows."""
 
     pixels: Tensor
     fractured: Tensor
@@ -22,46 +22,41 @@ class Views(NamedTuple):
 def draw_views(
     pixels: Tensor,
     boxes: Tensor,
-    centres: Tensor,
     *,
-    view_px: int,
     cell_px: int,
     spec: PreprocessSpec,
     recipe: TrainRecipe,
     generator: torch.Generator,
 ) -> Views:
-    """A view of `view_px` around a centre of each image: rotated, scaled, shifted, mirrored, brightened, contrasted.
+    """Rotate, scale, shift, mirror, brighten and contrast each image by amounts drawn anew for it.
 
-    By amounts drawn anew for each image. What comes in from outside the frame is black. Brightness is a share of the
-    full 8-bit scale; contrast turns about the training mean. No value is read back to the host.
+    What comes in from outside the frame is black. Brightness is a share of the full 8-bit scale; contrast turns about
+    the training mean. No value is read back to the host.
 
     Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. boxes: float32, (B, K, 4): left,
-             top, right, bottom, shares of the square. centres: float32, (B, 2): across, down, shares of the square.
-             view_px: V, at most S: the view covers V / S of the square's side, before it is scaled. cell_px: of the
-             network's evidence. generator: on the same device.
+             top, right, bottom, shares of the square. cell_px: of the network's evidence.
+             generator: on the same device.
     """
     size = pixels.shape[0]
     draws = torch.rand(7, size, generator=generator, device=pixels.device)  # 0 to 1
     either_way = 2 * draws - 1  # -1 to 1
-    extent = view_px / pixels.shape[-1]
     angle = either_way[0] * math.radians(recipe.rotation_degrees)
-    zoom = (1 + either_way[1] * recipe.scale_range) / extent
+    zoom = 1 + either_way[1] * recipe.scale_range
     mirror = torch.where(draws[2] < recipe.flip_probability, -1.0, 1.0)
-    # The frame is 2 wide in grid_sample's coordinates, and its middle is 0.
-    middle = 2 * centres.T - 1 + either_way[3:5] * 2 * recipe.shift_fraction * extent
+    shift = either_way[3:5] * 2 * recipe.shift_fraction  # the frame is 2 wide in grid_sample's coordinates
 
     # Where each output pixel is taken from: the frame is shrunk by the zoom, turned, mirrored and shifted.
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     theta = torch.stack(
-        [torch.stack([mirror * cos, -mirror * sin, middle[0]], 1), torch.stack([sin, cos, middle[1]], 1)], 1
+        [torch.stack([mirror * cos, -mirror * sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1
     )  # (B, 2, 3)
     black = -spec.mean / spec.std
-    grid = F.affine_grid(theta, [size, 1, view_px, view_px], align_corners=False)
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     seen = F.grid_sample(pixels - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
     contrast = (1 + either_way[5] * recipe.contrast_range).view(size, 1, 1, 1)
     brightness = (either_way[6] * recipe.brightness_range / spec.std).view(size, 1, 1, 1)
-    return Views(seen * contrast + brightness, _fracture_in_cells(theta, boxes, view_px // cell_px))
+    return Views(seen * contrast + brightness, _fracture_in_cells(theta, boxes, pixels.shape[-1] // cell_px))
 
 
 def _fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:

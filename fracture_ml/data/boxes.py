@@ -4,17 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fracture_ml.core.records import Box, SnapshotMember, Split
+from fracture_ml.core.records import Box
 from fracture_ml.imaging.letterbox import LetterboxGeometry
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # a fracture whose place nobody drew may be anywhere
 _FINE_PX = 4096  # of the square that boxes are placed in: fine enough for any size that a network sees
-
-
-def most_are_drawn(members: Sequence[SnapshotMember]) -> bool:
-    """Whether labels drew at least half of the fractures to train on: only then a crop's own label is known."""
-    drawn = [bool(member.boxes) for member in members if member.label and member.split is Split.TRAIN]
-    return 2 * sum(drawn) >= len(drawn) > 0
 
 
 def boxes_in_square(images: Sequence[tuple[int, Sequence[Box], int, int]]) -> np.ndarray:

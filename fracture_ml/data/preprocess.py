@@ -7,7 +7,6 @@ from fracture_ml.core.errors import NotARadiograph, NotEnoughData
 from fracture_ml.core.recipe import PreprocessSpec
 
 _ROWS_AT_ONCE = 256
-_BLACK = 8  # of 255: letterbox, collimator, and what a JPEG makes of them
 
 
 def to_model_input(pixels: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
@@ -42,24 +41,3 @@ def measure_spec(pixels: torch.Tensor | np.ndarray, rows: np.ndarray) -> Preproc
     mean = (counts @ values / counts.sum()).item()
     variance = (counts @ (values - mean) ** 2 / counts.sum()).item()
     return PreprocessSpec(image_size_px=pixels.shape[-1], mean=mean, std=variance**0.5)
-
-
-def content_of(pixels: torch.Tensor | np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The part of each image that is not black, as shares of the square; all of it where everything is.
-
-    Args:    pixels: uint8, (N, S, S). rows: int, (n,).
-    Returns: float32, (n, 4): left, top, right, bottom, 0 to 1.
-    """
-    pixels = torch.as_tensor(pixels)
-    size_px = pixels.shape[-1]
-    found = []
-    for chunk in torch.as_tensor(np.ascontiguousarray(rows), device=pixels.device).split(_ROWS_AT_ONCE):
-        images = pixels[chunk]  # (c, S, S)
-        ends = []
-        for brightest in (images.amax(1), images.amax(2)):  # (c, S) across, and down
-            seen = (brightest > _BLACK).int()
-            seen |= 1 - seen.amax(1, keepdim=True)  # all of an image that is black throughout
-            ends.append((seen.argmax(1), size_px - seen.flip(1).argmax(1)))
-        (left, right), (top, bottom) = ends
-        found.append(torch.stack([left, top, right, bottom], 1))
-    return (torch.cat(found).cpu().numpy() / size_px).astype(np.float32)

@@ -10,28 +10,11 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class NightlyWork:
-    """A night: what the tuning may try, and the recipe that its winner is put into.
-
-    `recipe` is for data whose labels drew most of the fractures, `undrawn` for those that only say which image has one.
-    """
+    """A night: what the tuning may try, and the recipe that its winner is put into."""
 
     study: StudyPlan
     recipe: TrainRecipe
-    undrawn: TrainRecipe
 
-
-# Whole images, where nobody drew where the fractures are.
-_WHOLE = TrainRecipe(balance="weighted_loss", selection_metric="auroc")
-# Crops at nearly the source's own resolution; a limb lies in any direction.
-_CROPS = TrainRecipe(
-    image_size_px=448,
-    crop_px=128,
-    rotation_degrees=180.0,
-    scale_range=0.2,
-    shift_fraction=0.0,
-    ema_decay=0.995,
-    selection_metric="auroc",
-)
 
 PRESETS = {
     # Minutes on 2 cores, for the drawn radiographs.
@@ -44,10 +27,16 @@ PRESETS = {
             epochs=1,
             image_size_px=32,
             metric="auroc",
-            time_budget_s=40,
+            time_budget_s=30,
         ),
-        recipe=_CROPS.with_changes(image_size_px=128, crop_px=64, epochs=5),
-        undrawn=_WHOLE.with_changes(image_size_px=64, epochs=11),
+        recipe=TrainRecipe(
+            image_size_px=64,
+            batch_size=32,
+            epochs=11,
+            rotation_degrees=10.0,
+            selection_metric="auroc",
+            balance="weighted_loss",
+        ),
     ),
     # Half an hour on 2 cores for 2,854 real radiographs (docs/LOG.md).
     "cpu": NightlyWork(
@@ -57,22 +46,26 @@ PRESETS = {
             schedulers=("cosine",),
             trials=2,
             epochs=1,
-            image_size_px=224,
+            image_size_px=64,
             metric="auroc",
-            time_budget_s=300,
+            time_budget_s=150,
         ),
-        recipe=_CROPS.with_changes(image_size_px=448, crop_px=128, epochs=10),
-        undrawn=_WHOLE.with_changes(image_size_px=128, epochs=22),
+        recipe=TrainRecipe(
+            image_size_px=128,
+            batch_size=16,
+            epochs=22,
+            rotation_degrees=10.0,
+            scale_range=0.1,
+            selection_metric="auroc",
+            balance="weighted_loss",
+        ),
     ),
     "nightly": NightlyWork(
-        study=StudyPlan(trials=12, epochs=10, metric="auroc", time_budget_s=4 * 3600),
-        recipe=_CROPS.with_changes(image_size_px=448, crop_px=224, epochs=30),
-        undrawn=_WHOLE.with_changes(image_size_px=448, epochs=30),
+        study=StudyPlan(trials=12, epochs=10, metric="accuracy", time_budget_s=4 * 3600),
+        recipe=TrainRecipe(balance="weighted_loss"),
     ),
     # The whole grid of the seed project: 3 batch sizes x 3 learning rates x 3 schedulers x 5 folds x 30 epochs.
-    "full": NightlyWork(
-        study=StudyPlan(prune=False, time_budget_s=24 * 3600), recipe=TrainRecipe(), undrawn=TrainRecipe()
-    ),
+    "full": NightlyWork(study=StudyPlan(prune=False, time_budget_s=24 * 3600), recipe=TrainRecipe()),
 }
 
 _STUDY_OVERRIDES = {
@@ -84,6 +77,7 @@ _STUDY_OVERRIDES = {
 }
 _RECIPE_OVERRIDES = {
     "epochs": "epochs",
+    "image_size_px": "image_size_px",
     "seed": "seed",
     "metric": "selection_metric",
     "mirrored_scoring": "mirrored_scoring",
@@ -105,10 +99,4 @@ def plan_of(params: Mapping[str, Any]) -> NightlyWork:
     study = filled(_STUDY_OVERRIDES)
     if params.get("tuning_minutes") is not None:
         study["time_budget_s"] = 60 * params["tuning_minutes"]
-    changes = filled(_RECIPE_OVERRIDES)
-
-    def changed(recipe: TrainRecipe) -> TrainRecipe:
-        size_px = params.get("image_size_px")
-        return (recipe if size_px is None else recipe.at_size(size_px)).with_changes(**changes)
-
-    return NightlyWork(study=replace(work.study, **study), recipe=changed(work.recipe), undrawn=changed(work.undrawn))
+    return NightlyWork(study=replace(work.study, **study), recipe=replace(work.recipe, **filled(_RECIPE_OVERRIDES)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable, WeightsUnavailable
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import EvaluationScore, SnapshotMember, Split
-from fracture_ml.data.boxes import boxes_in_square, most_are_drawn
+from fracture_ml.data.boxes import boxes_in_square
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.evaluation import figures
 from fracture_ml.evaluation.calibration import Calibration, fit_temperature
@@ -85,22 +85,14 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
 # --- tune -----------------------------------------------------------------------------------------
 
 
-def recipe_for(stores: Stores, *, snapshot_id: str, work: NightlyWork) -> TrainRecipe:
-    """The one of the preset's two recipes that the snapshot's labels allow."""
-    drawn = most_are_drawn(stores.snapshots.members_of(snapshot_id))
-    log.info("the labels %s where most fractures are", "say" if drawn else "do not say")
-    return work.recipe if drawn else work.undrawn
-
-
 def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyWork) -> dict:
     """Cross-validate recipes inside the training split.
 
     Returns: {"study_name", "recipe"}: the recipe of the final training, with the winner's batch size, learning rate
              and scheduler in it.
     """
-    recipe = recipe_for(stores, snapshot_id=snapshot_id, work=work)
-    initial_state, weights_used = _initial_weights(stores, settings, recipe)
-    base = recipe.with_changes(initial_weights=weights_used)
+    initial_state, weights_used = _initial_weights(stores, settings, work.recipe)
+    base = work.recipe.with_changes(initial_weights=weights_used)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=work.study.image_size_px)
     rows = data.rows_of(Split.TRAIN)
     folds = np.array([data.members[row].fold for row in rows], dtype=np.int64)

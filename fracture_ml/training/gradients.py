@@ -8,7 +8,7 @@ from torch import Tensor
 from fracture_ml.core.errors import OutOfMemory
 from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, logits_of
-from fracture_ml.training.loss import is_fractured, localised_cross_entropy
+from fracture_ml.training.loss import loss_of_images
 
 log = logging.getLogger(__name__)
 
@@ -19,38 +19,39 @@ class BatchGradients:
     The loss stays that of the whole batch, and its gradients add up over the parts; batch norm sees the parts.
     """
 
-    def __init__(self, network: FractureNetwork, class_weights: Tensor | None) -> None:
+    def __init__(self, network: FractureNetwork, class_weights: Tensor | None, location_weight: float) -> None:
         self._network = network
         self._weights = class_weights  # float32, (2,)
+        self._location_weight = location_weight
         self._images_at_once: int | None = None  # None: as many as come
 
-    def compute(self, inputs: Tensor, fractured: Tensor) -> Tensor:
+    def compute(self, inputs: Tensor, truth: Tensor, fractured: Tensor) -> Tensor:
         """Replace the network's gradients by those of this batch's mean loss, weighted by class.
 
-        Args:    inputs: float32, (B, 1, V, V). fractured: (B, h, w), how much of a fracture each cell shows, 0 to 1.
+        Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,), 1 = fracture. fractured: (B, h, w), how
+                 much of a fracture each cell shows, 0 to 1.
         Returns: float32 logits, (B, 2), without a graph.
         Raises:  OutOfMemory: not even one image at a time.
         """
         while True:
             parts = 1 if self._images_at_once is None else -(-len(inputs) // self._images_at_once)
             try:
-                return self._in_parts(inputs, fractured, parts)
+                return self._in_parts(inputs, truth, fractured, parts)
             except torch.OutOfMemoryError:
                 pass  # what the failed pass holds is let go of when this block ends
             self._halve(len(inputs))
 
-    def _in_parts(self, inputs: Tensor, fractured: Tensor, parts: int) -> Tensor:
-        truth = is_fractured(fractured).long()  # (B,)
+    def _in_parts(self, inputs: Tensor, truth: Tensor, fractured: Tensor, parts: int) -> Tensor:
         weights = torch.ones_like(truth, dtype=torch.float32) if self._weights is None else self._weights[truth]  # (B,)
         weights = weights / weights.sum()
         answers = []
-        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, fractured, weights)), strict=True)
-        for number, (part, cells, weight) in enumerate(pieces):
+        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, truth, fractured, weights)), strict=True)
+        for number, (part, answer, cells, weight) in enumerate(pieces):
             with autocast(part.device):
                 evidence = self._network.evidence(part)  # (b, h, w)
             if number == 0:
                 self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory this lets go of
-            (localised_cross_entropy(evidence, cells) * weight).sum().backward()
+            (loss_of_images(evidence, answer, cells, self._location_weight) * weight).sum().backward()
             answers.append(logits_of(evidence.detach()))
         return torch.cat(answers)
 

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -17,15 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.data.augment import draw_views
-from fracture_ml.data.preprocess import content_of, measure_spec, to_model_input
+from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.evaluation.metrics import weighted_auroc
 from fracture_ml.model.device import autocast
 from fracture_ml.model.network import STRIDE_PX, FractureNetwork, build_network
 from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
 from fracture_ml.training.gradients import BatchGradients
-from fracture_ml.training.loss import is_fractured
-from fracture_ml.training.sampling import Crops, Draw, batch_sizes, whole_images
+from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 from fracture_ml.training.state import EpochRecord, TrainingState
 
 _SHARE_OF_FREE_MEMORY = 0.5  # what the pixels may take of a GPU; the rest is for the network
@@ -73,9 +71,8 @@ def train(
              keep: is handed a checkpoint between two batches whenever `keep_every_s` have passed since the last one,
              and when `should_stop` says yes. resume: such a checkpoint, or None; one that is damaged or of another
              training is not used, and the log says so.
-    Raises:  NotEnoughData: fewer than two training rows, one class only among them, no validation rows, or crops
-             where no fracture is drawn. TrainingDiverged: the loss is no longer finite.
-             OutOfTime: stopped before the first epoch ended.
+    Raises:  NotEnoughData: fewer than two training rows, one class only among them, or no validation rows.
+             TrainingDiverged: the loss is no longer finite. OutOfTime: stopped before the first epoch ended.
              WeightsUnavailable: `initial_state` is not a ResNet50's. OutOfMemory: not even one image fits.
     """
     _require_two_classes(labels[train_rows], len(validation_rows))
@@ -86,16 +83,17 @@ def train(
     if resume is not None:
         restore(state, resume, identity)
     class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
-    gradients = BatchGradients(state.network, class_weights)
-    draw_epoch, steps_per_epoch = _sampler(pixels, labels, boxes, train_rows, recipe)
+    gradients = BatchGradients(state.network, class_weights, recipe.location_weight)
+    steps_per_epoch = len(batch_sizes(len(train_rows), recipe.batch_size))
+    targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
     places = torch.as_tensor(boxes).to(device)  # (N, K, 4)
-    view_px = recipe.crop_px or recipe.image_size_px
     kept_at = time.monotonic()
 
     while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
         began = time.perf_counter() - state.seconds
         state.network.train()
-        for rows, centres in islice(draw_epoch(state.order), state.batch, None):
+        batches = shuffled_batches(train_rows, labels, recipe, state.order)
+        for on_host in islice(batches, state.batch, None):
             stopping = should_stop is not None and should_stop()
             if keep is not None and (stopping or time.monotonic() - kept_at >= keep_every_s):
                 state.seconds = time.perf_counter() - began
@@ -105,17 +103,17 @@ def train(
                 return _result(state, spec)
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
+            rows = on_host.to(device, non_blocking=True)
+            truth = targets[rows]  # (B,)
             seen, fractured = draw_views(
-                to_model_input(_take(pixels, rows, device), spec),  # (B, 1, S, S)
-                places[rows.to(device, non_blocking=True)],
-                centres.to(device, non_blocking=True),
-                view_px=view_px,
+                to_model_input(_take(pixels, on_host, device), spec),
+                places[rows],
                 cell_px=STRIDE_PX,
                 spec=spec,
                 recipe=recipe,
                 generator=state.distortion,
-            )  # (B, 1, V, V), (B, V/32, V/32)
-            logits = gradients.compute(seen, fractured)  # (B, 2)
+            )  # (B, 1, S, S), (B, S/32, S/32)
+            logits = gradients.compute(seen, truth, fractured)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
@@ -123,7 +121,6 @@ def train(
                 state.average.update_parameters(state.network)
             state.step += 1
             state.batch += 1
-            truth = is_fractured(fractured).long()  # (B,)
             plain_loss = F.cross_entropy(logits, truth, reduction="sum")
             state.seen += torch.stack([plain_loss, (logits.argmax(1) == truth).sum(), torch.ones_like(truth).sum()])
 
@@ -251,17 +248,6 @@ def _class_weights(train_labels: np.ndarray, device: torch.device) -> Tensor:
     return torch.as_tensor(len(train_labels) / (2 * counts), dtype=torch.float32, device=device)
 
 
-def _sampler(
-    pixels: Tensor, labels: np.ndarray, boxes: np.ndarray, train_rows: np.ndarray, recipe: TrainRecipe
-) -> tuple[Callable[[torch.Generator], Iterator[Draw]], int]:
-    """What draws an epoch, and how many batches it has."""
-    if recipe.crop_px:
-        crops = Crops(train_rows, boxes, content_of(pixels, train_rows), recipe)
-        return crops.epoch, crops.batches
-    batches = len(batch_sizes(len(train_rows), recipe.batch_size))
-    return partial(whole_images, train_rows, labels, recipe), batches
-
-
 def _take(pixels: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     """uint8, (B, 1, S, S) on the device."""
     taken = pixels[rows.to(pixels.device, non_blocking=True)].unsqueeze(1)
@@ -271,7 +257,7 @@ def _take(pixels: Tensor, rows: Tensor, device: torch.device) -> Tensor:
 
 
 def _validation_measures(logits: np.ndarray, truth: np.ndarray, epoch: int) -> dict[str, float | None]:
-    """Of calibrated scores, as a bundle's are: crops and weighted losses teach another prevalence than the data's."""
+    """Of calibrated scores, as a bundle's are: a weighted loss teaches another prevalence than the data's."""
     if not np.isfinite(logits).all():
         raise TrainingDiverged(
             f"The network's answers are no longer finite after epoch {epoch}: lower the learning rate."

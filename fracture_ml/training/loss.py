@@ -1,35 +1,29 @@
-"""How wrong the evidence of a batch is."""
+"""How wrong the evidence of a batch is: about the image, and about the place."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A cell that shows less of a fracture than the first shows none, from the second on it shows one; between them lies an
-# edge that was drawn by hand, and nothing is asked.
-_NOT_FRACTURED_BELOW = 0.05
-_FRACTURED_FROM = 0.2
+from fracture_ml.model.network import logits_of
+
+_FRACTURED_FROM = 0.2  # how much of a fracture a cell has to show; less is the edge of a box that was drawn by hand
 
 
-def localised_cross_entropy(evidence: Tensor, fractured: Tensor) -> Tensor:
-    """Cross-entropy of "somewhere inside is a fracture", plus that of "nowhere outside is one".
+def loss_of_images(evidence: Tensor, truth: Tensor, fractured: Tensor, location_weight: float) -> Tensor:
+    """The cross-entropy of each image's score, plus `location_weight` times that of the evidence's place.
 
-    Inside are the cells that lie in a box, outside all others, and both are summed up as an image is: by LogSumExp.
-    An image without a fracture has no inside, and one whose fracture nobody drew has no outside (but for what came in
-    from beyond the frame): for those it is the plain cross-entropy of the image's score.
+    The place's is the negative logarithm of the softmax of the evidence over the cells, summed over those that lie in a
+    box: it asks for the evidence to be highest there, and leaves its level to the image's score. Nothing is asked where
+    no fracture is to be seen, and nothing where nobody drew it, since then it may be in any cell.
 
-    Args:    evidence: float32, (B, h, w), in logits. fractured: (B, h, w), how much of a fracture
-             each cell shows, 0 to 1.
+    Args:    evidence: float32, (B, h, w), in logits. truth: int64, (B,), 1 = fracture. fractured: (B, h, w), how much
+             of a fracture each cell shows, 0 to 1.
     Returns: float32, (B,).
     """
-    lowest = torch.finfo(evidence.dtype).min  # adds nothing, and has no gradient
-    inside, outside = fractured >= _FRACTURED_FROM, fractured < _NOT_FRACTURED_BELOW
-    somewhere, nowhere = (
-        evidence.masked_fill(~cells, lowest).flatten(1).logsumexp(1) for cells in (inside, outside)
-    )  # (B,), (B,)
-    missed = torch.where(is_fractured(fractured), F.softplus(-somewhere), 0.0)
-    return missed + F.softplus(nowhere)  # 0 where nothing is outside
-
-
-def is_fractured(fractured: Tensor) -> Tensor:
-    """bool, (B,): a fracture is to be seen. Args: fractured: (B, h, w), how much of it each cell shows, 0 to 1."""
-    return (fractured >= _FRACTURED_FROM).flatten(1).any(1)
+    of_image = F.cross_entropy(logits_of(evidence), truth, reduction="none")
+    if location_weight == 0:
+        return of_image
+    inside = (fractured >= _FRACTURED_FROM).flatten(1)  # (B, cells)
+    shares = evidence.flatten(1).log_softmax(1)
+    in_box = shares.masked_fill(~inside, torch.finfo(shares.dtype).min).logsumexp(1)  # (B,)
+    return of_image - location_weight * torch.where(inside.any(1), in_box, 0.0)

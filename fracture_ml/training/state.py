@@ -15,8 +15,8 @@ from fracture_ml.model.network import FractureNetwork
 class EpochRecord:
     """One point of the curves. Losses are plain cross-entropy on both sides, whatever the training weighs.
 
-    The training side is measured on what the network was shown (augmented images, or crops of them) while its weights
-    change; the validation side on whole images after the epoch, calibrated as a bundle's scores are.
+    The training side is measured on augmented images while the weights change; the validation side after the epoch, and
+    calibrated, as a bundle's scores are.
     """
 
     epoch: int  # from 1

@@ -127,7 +127,8 @@ def run_study(
     deadline = time.monotonic() + plan.time_budget_s
     rows, folds = np.asarray(rows, dtype=np.int64), np.asarray(folds, dtype=np.int64) % plan.folds
     judged = _folds_to_judge_by(labels[rows], folds, plan.folds)
-    base_recipe = base_recipe.at_size(plan.image_size_px).with_changes(
+    base_recipe = base_recipe.with_changes(
+        image_size_px=plan.image_size_px,
         epochs=plan.epochs,
         warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
         selection_metric=plan.metric,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracture_ml.core.records import Box, SnapshotMember, Split
-from fracture_ml.data.boxes import WHOLE, boxes_in_square, most_are_drawn
+from fracture_ml.core.records import Box
+from fracture_ml.data.boxes import WHOLE, boxes_in_square
 from fracture_ml.imaging.letterbox import LetterboxGeometry
 
 
@@ -53,18 +53,3 @@ def test_a_fracture_that_nobody_drew_may_be_anywhere_and_an_image_without_one_ha
     assert not square[1].any()
     assert square[2] == pytest.approx(np.tile([0, 0, 0.1, 0.2], (3, 1)))
     assert boxes_in_square([(0, (), 5, 5)]).tolist() == [[[0, 0, 0, 0]]]
-
-
-def _member(label: int, drawn: bool, split: Split = Split.TRAIN) -> SnapshotMember:
-    boxes = (Box(x=0, y=0, width=1, height=1),) if drawn else ()
-    return SnapshotMember(
-        radiograph_id=1, sha256="0" * 64, group_key="g", label=label, split=split, fold=None, boxes=boxes
-    )
-
-
-def test_most_are_drawn_where_half_of_the_fractures_to_train_on_are():
-    drawn, undrawn, negative = _member(1, True), _member(1, False), _member(0, False)
-    assert most_are_drawn([drawn, undrawn, negative, negative])
-    assert not most_are_drawn([drawn, undrawn, undrawn])
-    assert not most_are_drawn([undrawn, *[_member(1, True, Split.TEST)] * 3])  # those teach nothing
-    assert not most_are_drawn([negative]) and not most_are_drawn([])

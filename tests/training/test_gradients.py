@@ -43,23 +43,23 @@ class SmallMemory(nn.Module):
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.6, 1.7])])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_its_gradients_are_those_of_the_whole(weights, caplog):
     roomy, small = SmallMemory(100), SmallMemory(3)
-    whole = BatchGradients(roomy, weights).compute(IMAGES, FRACTURED)
-    gradients = BatchGradients(small, weights)
+    whole = BatchGradients(roomy, weights, 0.5).compute(IMAGES, TRUTH, FRACTURED)
+    gradients = BatchGradients(small, weights, 0.5)
     with caplog.at_level(logging.WARNING):
-        parts = gradients.compute(IMAGES, FRACTURED)
+        parts = gradients.compute(IMAGES, TRUTH, FRACTURED)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(small.linear.weight.grad, roomy.linear.weight.grad)
     assert small.seen == [12, 6, 3, 3, 3, 3]
     assert [record.getMessage() for record in caplog.records][-1].startswith("The device's memory is full at 6 images")
     small.seen.clear()
-    gradients.compute(IMAGES, FRACTURED)
+    gradients.compute(IMAGES, TRUTH, FRACTURED)
     assert small.seen == [3, 3, 3, 3]  # it stays so
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.6, 1.7])])
 def test_a_batch_that_fits_is_computed_at_once_and_its_loss_is_the_mean_weighted_by_class(weights):
     roomy = SmallMemory(100)
-    answers = BatchGradients(roomy, weights).compute(IMAGES, (TRUTH == 1).float().view(-1, 1, 1).expand(-1, 2, 2))
+    answers = BatchGradients(roomy, weights, 0.0).compute(IMAGES, TRUTH, FRACTURED)
     logits = logits_of(roomy.linear(IMAGES.flatten(1)).view(-1, 2, 2))
     (expected,) = torch.autograd.grad(F.cross_entropy(logits, TRUTH, weight=weights), [roomy.linear.weight])
     torch.testing.assert_close(roomy.linear.weight.grad, expected)
@@ -69,16 +69,16 @@ def test_a_batch_that_fits_is_computed_at_once_and_its_loss_is_the_mean_weighted
 
 def test_gradients_replace_those_of_the_batch_before():
     network = SmallMemory(100)
-    gradients = BatchGradients(network, None)
-    gradients.compute(IMAGES, FRACTURED)
+    gradients = BatchGradients(network, None, 0.5)
+    gradients.compute(IMAGES, TRUTH, FRACTURED)
     first = network.linear.weight.grad.clone()
-    gradients.compute(IMAGES, FRACTURED)
+    gradients.compute(IMAGES, TRUTH, FRACTURED)
     assert torch.equal(network.linear.weight.grad, first)
 
 
 def test_a_device_without_room_for_one_image_is_a_sentence():
     with pytest.raises(OutOfMemory, match="smaller image size"):
-        BatchGradients(SmallMemory(0), None).compute(IMAGES, FRACTURED)
+        BatchGradients(SmallMemory(0), None, 0.5).compute(IMAGES, TRUTH, FRACTURED)
 
 
 def test_a_training_goes_on_in_parts_with_one_augmentation_for_the_whole_batch(drawn, monkeypatch, caplog):

@@ -6,12 +6,12 @@ import torch
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import TrainRecipe
-from fracture_ml.data.preprocess import measure_spec
+from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.model.network import build_network
 from fracture_ml.training import loop
 from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train
-from fracture_ml.training.sampling import batch_sizes, whole_images
+from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 
 CPU = torch.device("cpu")
 RECIPE = TrainRecipe(image_size_px=32, batch_size=16, epochs=2, peak_lr=1e-3)
@@ -50,7 +50,7 @@ def test_it_learns_what_can_be_learned_and_keeps_the_best_epoch(drawn):
 
 
 def test_the_accuracy_of_an_epoch_is_that_of_calibrated_scores():
-    """What crops teach of a fracture's frequency is not how frequent it is: the raw 0.5 says nothing here."""
+    """What a weighted loss teaches of a fracture's frequency is not how frequent it is: the raw 0.5 says nothing."""
     truth = np.arange(40) % 2
     logits = np.stack([np.zeros(40), np.where(truth == 1, 6.0, 4.0) + np.linspace(-0.4, 0.4, 40)], 1)
     measures = loop._validation_measures(logits.astype(np.float32), truth, 1)
@@ -70,10 +70,9 @@ def test_a_score_does_not_depend_on_the_batch_that_it_is_in(drawn):
 def test_every_image_comes_once_an_epoch_and_no_batch_is_tiny(images, batch_size):
     recipe = RECIPE.with_changes(batch_size=batch_size)
     rows = np.arange(images) + 10
-    batches = list(whole_images(rows, np.zeros(images + 10, int), recipe, torch.Generator()))
-    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == rows.tolist()
-    assert all((batch.centres == 0.5).all() and batch.centres.shape == (len(batch.rows), 2) for batch in batches)
-    sizes = [len(batch.rows) for batch in batches]
+    batches = list(shuffled_batches(rows, np.zeros(images + 10, int), recipe, torch.Generator()))
+    assert sorted(torch.cat(batches).tolist()) == rows.tolist()
+    sizes = [len(batch) for batch in batches]
     assert sizes == batch_sizes(images, batch_size)
     assert min(sizes) >= 2 and max(sizes) - min(sizes) <= 1 and max(sizes) <= max(batch_size, 3)
 
@@ -81,8 +80,7 @@ def test_every_image_comes_once_an_epoch_and_no_batch_is_tiny(images, batch_size
 def test_balanced_sampling_shows_both_classes_equally_often():
     labels = np.array([1] * 10 + [0] * 990)
     recipe = RECIPE.with_changes(balance="balanced_sampling")
-    batches = whole_images(np.arange(1000), labels, recipe, torch.Generator().manual_seed(0))
-    rows = torch.cat([batch.rows for batch in batches])
+    rows = torch.cat(list(shuffled_batches(np.arange(1000), labels, recipe, torch.Generator().manual_seed(0))))
     assert len(rows) == 1000
     assert labels[rows.numpy()].mean() == pytest.approx(0.5, abs=0.05)
 
@@ -152,20 +150,23 @@ def test_clipping_inside_the_step_moves_the_weights_as_clipping_before_it_does(w
     assert not torch.equal(weights[0], start)
 
 
-def test_crops_learn_a_small_dot_that_whole_images_of_the_same_size_do_not_show():
-    """A bright dot of 6 px anywhere in 64, with twenty of either class to learn it from: each sees as many pixels."""
+def test_a_weight_for_the_place_draws_the_evidence_into_the_boxes():
+    """A bright dot of 8 px anywhere in 96: nine cells, and the place is chance without the boxes."""
     rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 60, (88, 64, 64)).astype(np.uint8), np.arange(88) % 2
-    boxes = np.zeros((88, 1, 4), np.float32)
+    pixels, labels = rng.integers(0, 60, (72, 96, 96)).astype(np.uint8), np.arange(72) % 2
+    boxes = np.zeros((72, 1, 4), np.float32)
     for image, label, box in zip(pixels, labels, boxes[:, 0], strict=True):
         if label:
-            column, row = rng.integers(6, 52, 2)
-            image[row : row + 6, column : column + 6] = 235
-            box[:] = np.array([column, row, column + 6, row + 6]) / 64
+            column, row = rng.integers(6, 82, 2)
+            image[row : row + 8, column : column + 8] = 235
+            box[:] = np.array([column, row, column + 8, row + 8]) / 96
     still = {"rotation_degrees": 0, "scale_range": 0, "shift_fraction": 0, "brightness_range": 0, "contrast_range": 0}
-    whole = TrainRecipe(image_size_px=64, batch_size=16, epochs=4, warmup_epochs=0, peak_lr=3e-3, **still)
-    aurocs = [
-        train(pixels, labels, boxes, np.arange(40), np.arange(40, 88), recipe, CPU).history[-1].validation_auroc
-        for recipe in (whole, whole.with_changes(crop_px=32, crops_per_image=4))
-    ]
-    assert aurocs[0] < 0.8 and aurocs[1] > 0.9
+    recipe = TrainRecipe(image_size_px=96, batch_size=8, epochs=10, warmup_epochs=0, location_weight=1.0, **still)
+    trained = train(pixels, labels, boxes, np.arange(48), np.arange(48, 72), recipe, CPU)
+    network = build_network(initial_state=trained.state).eval()
+    rows = np.arange(49, 72, 2)  # positives that it did not learn from
+    with torch.inference_mode():
+        evidence = network.evidence(to_model_input(torch.from_numpy(pixels[rows, None]), trained.spec))  # (n, 3, 3)
+    middles = (boxes[rows, 0, :2] + boxes[rows, 0, 2:]) / 2 * 3  # across, down, in cells
+    expected = middles[:, 1].astype(int) * 3 + middles[:, 0].astype(int)
+    assert (evidence.flatten(1).argmax(1).numpy() == expected).mean() > 0.4  # chance is 1 in 9

@@ -211,13 +211,6 @@ def test_a_fold_that_lost_a_class_is_said_and_judges_no_trial(night, trainings, 
     assert "Fold 0 of 3 has no positive radiograph" in caplog.text
 
 
-def test_a_study_compares_recipes_on_crops_where_its_images_are_larger_than_a_crop(night, trainings):
-    base = TrainRecipe(image_size_px=128, crop_px=64)
-    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 1})
-    assert night.run(StudyPlan(**{**plan.to_json(), "image_size_px": 96}), "crops", base=base).best_recipe.crop_px == 64
-    assert night.run(StudyPlan(**{**plan.to_json(), "image_size_px": 64}), "whole", base=base).best_recipe.crop_px == 0
-
-
 def test_a_study_is_drawn_in_three_pictures(night, trainings):
     night.run(StudyPlan(**{**PLAN.to_json(), "prune": False}), "drawn")
     pictures = draw_study(night.storage_url, "drawn")
