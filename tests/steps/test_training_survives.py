@@ -5,7 +5,6 @@ import multiprocessing
 import random
 import time
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerProcess
 
@@ -15,12 +14,13 @@ import torch
 
 from fracture_ml.core.errors import StorageUnavailable
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
+from fracture_ml.data.boxes import WHOLE
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.steps import ingest, retrain, snapshot
 from fracture_ml.steps.context import open_configured_bucket, open_context
 from fracture_ml.steps.model_card import study_folder
-from fracture_ml.steps.presets import PRESETS, NightlyWork
+from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
 
 RECIPE = TrainRecipe(image_size_px=32, epochs=6, batch_size=32).to_json()
@@ -123,7 +123,7 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
         batch_sizes=(32,), peak_lrs=(1e-3,), schedulers=("cosine", "step"), folds=2, epochs=1, image_size_px=32
     )
     recipe = TrainRecipe.from_json(RECIPE)
-    work = NightlyWork(study=plan, recipe=recipe, undrawn=recipe)
+    work = NightlyWork(study=plan, recipe=recipe)
     tuned = retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work)
     folder = study_folder(tuned["study_name"])
     left = {found.key.removeprefix(f"{folder}/") for found in stores.bucket.list(f"{folder}/")}
@@ -132,25 +132,15 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     assert retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
 
 
-def test_the_labels_choose_between_the_presets_two_recipes(facts, snapshot_id, monkeypatch):
-    """Those of the drawn radiographs say where the fractures are; without their boxes they would not."""
-    stores = open_context(Settings(_env_file=None, **facts))
-    work = PRESETS["demo"]
-    members = stores.snapshots.members_of(snapshot_id)
-    assert all(bool(member.boxes) == bool(member.label) for member in members)
-    assert retrain.recipe_for(stores, snapshot_id=snapshot_id, work=work) == work.recipe
-    bare = [replace(member, boxes=()) for member in members]
-    monkeypatch.setattr(stores.snapshots, "members_of", lambda snapshot_id: bare)
-    assert retrain.recipe_for(stores, snapshot_id=snapshot_id, work=work) == work.undrawn
-
-
 def test_the_pixels_of_a_snapshot_come_with_the_places_of_its_fractures(facts, snapshot_id):
     settings = Settings(_env_file=None, **facts)
     data = retrain.open_pixels(open_context(settings), settings, snapshot_id=snapshot_id, size_px=64)
     assert data.boxes.shape[::2] == (len(data.labels), 4)
     np.testing.assert_array_equal(data.boxes.any(axis=(1, 2)), data.labels == 1)
-    sides = data.boxes[..., 2:] - data.boxes[..., :2]
-    assert (sides.max(axis=(1, 2))[data.labels == 1] < 0.6).all()  # a place, not the whole image
+    anywhere = (data.boxes == np.array(WHOLE, np.float32)).all(axis=2).any(axis=1)
+    undrawn = [bool(member.label) and not member.boxes for member in data.members]
+    np.testing.assert_array_equal(anywhere, undrawn)
+    assert anywhere.mean() < 0.1  # of nearly every drawn radiograph the place is known
 
 
 def test_a_full_bucket_costs_the_checkpoint_and_not_the_training(facts, snapshot_id, monkeypatch, caplog):
