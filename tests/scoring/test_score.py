@@ -1,5 +1,4 @@
 import io
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count, islice
@@ -32,8 +31,7 @@ def bundle():
     torch.manual_seed(0)
     network = build_network()
     with torch.no_grad():  # an untrained last layer hardly tells images apart
-        network.fc.weight.mul_(4)
-        network.fc.bias.copy_(torch.tensor([0.0, -math.log(4)]))  # nor does one that finds a fracture unlikely
+        network.fc.weight.mul_(3)
     return Bundle(
         state=network.state_dict(),
         recipe=TrainRecipe(image_size_px=SIZE_PX),
