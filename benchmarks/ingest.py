@@ -21,8 +21,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from benchmarks.radiographs import jpegs
-from benchmarks.report import parser_of, report
-from benchmarks.servers import Servers, running_servers
+from benchmarks.report import parser_of
+from benchmarks.servers import Servers, report_with_servers
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import decode
 from fracture_ml.steps.ingest import ingest_inbox
@@ -142,10 +142,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keys", type=int, default=100_000)
-    options = parser.parse_args()
-    with running_servers() as servers:
-        result = measure(options, servers)
-    report(result, options.json)
+    report_with_servers(parser, measure)
 
 
 if __name__ == "__main__":

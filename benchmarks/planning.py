@@ -14,8 +14,8 @@ from collections.abc import Callable
 from sqlalchemy import text
 
 from benchmarks.radiographs import jpegs, promote, random_bundle
-from benchmarks.report import parser_of, report
-from benchmarks.servers import Servers, running_servers
+from benchmarks.report import parser_of
+from benchmarks.servers import Servers, report_with_servers
 from fracture_ml.stores import Stores
 from fracture_ml.stores.database import query, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE
@@ -87,10 +87,7 @@ def main() -> None:
     parser.add_argument("--due", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--explain", action="store_true")
-    options = parser.parse_args()
-    with running_servers() as servers:
-        result = measure(options, servers)
-    report(result, options.json)
+    report_with_servers(parser, measure)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from benchmarks.planning import fill, milliseconds
 from benchmarks.radiographs import jpegs, promote, random_bundle
-from benchmarks.report import parser_of, report
-from benchmarks.servers import Servers, running_servers
+from benchmarks.report import parser_of
+from benchmarks.servers import Servers, report_with_servers
 from fracture_ml.stores import Stores
 from fracture_ml.stores.database import transaction
 
@@ -67,10 +67,7 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=20_000)
     parser.add_argument("--new", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=10)
-    options = parser.parse_args()
-    with running_servers() as servers:
-        result = measure(options, servers)
-    report(result, options.json)
+    report_with_servers(parser, measure)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks.radiographs import flagging_nothing, jpegs, mixed_jpegs, promote, random_bundle, receive, scored
-from benchmarks.report import parser_of, report
-from benchmarks.servers import Servers, running_servers
+from benchmarks.report import parser_of
+from benchmarks.servers import Servers, report_with_servers
 from fracture_ml.data.preprocess import to_model_input
 from fracture_ml.evaluation.calibration import Calibration
 from fracture_ml.imaging.decode import DecodeLimits
@@ -218,10 +218,7 @@ def main() -> None:
     parser.add_argument("--image-size-px", type=int, default=224)
     parser.add_argument("--memory-images", type=int, nargs=2, default=(1000, 10_000))
     parser.add_argument("--memory-image-size-px", type=int, default=64)
-    options = parser.parse_args()
-    with running_servers() as servers:
-        result = measure(options, servers)
-    report(result, options.json)
+    report_with_servers(parser, measure)
 
 
 if __name__ == "__main__":

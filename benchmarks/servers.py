@@ -1,11 +1,13 @@
 """A real Postgres and a real S3 in a temporary folder, for as long as a benchmark runs."""
 
+import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.report import report
 from fracture_ml.stack.postgres import PostgresServer
 from fracture_ml.stack.s3 import S3Server
 from fracture_ml.steps.context import open_context
@@ -59,3 +61,13 @@ def running_servers() -> Iterator[Servers]:
         ending.callback(s3.remove_sockets)
         ending.callback(running.stop)
         yield Servers(postgres=postgres, s3=s3, folder=folder)
+
+
+def report_with_servers(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Servers], dict]
+) -> None:
+    """Read the options, measure while both servers run, and report what came of it."""
+    options = parser.parse_args()
+    with running_servers() as servers:
+        result = measure(options, servers)
+    report(result, options.json)
