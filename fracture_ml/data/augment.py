@@ -13,29 +13,19 @@ _POINTS_A_CELL = 8  # in each direction, by which the share of a cell that lies 
 
 
 class Views(NamedTuple):
-    """pixels: float32, (B, 1, S, S). fractured: float32, (B, c, c), how much of a fracture each cell shows."""
+    """pixels: float32, (B, 1, S, S). theta: float32, (B, 2, 3), where they were taken from, as F.affine_grid has it."""
 
     pixels: Tensor
-    fractured: Tensor
+    theta: Tensor
 
 
-def draw_views(
-    pixels: Tensor,
-    boxes: Tensor,
-    *,
-    cell_px: int,
-    spec: PreprocessSpec,
-    recipe: TrainRecipe,
-    generator: torch.Generator,
-) -> Views:
+def draw_views(pixels: Tensor, spec: PreprocessSpec, recipe: TrainRecipe, generator: torch.Generator) -> Views:
     """Rotate, scale, shift, mirror, brighten and contrast each image by amounts drawn anew for it.
 
     What comes in from outside the frame is black. Brightness is a share of the full 8-bit scale; contrast turns about
     the training mean. No value is read back to the host.
 
-    Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. boxes: float32, (B, K, 4): left,
-             top, right, bottom, shares of the square. cell_px: of the network's evidence.
-             generator: on the same device.
+    Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. generator: on the same device.
     """
     size = pixels.shape[0]
     draws = torch.rand(7, size, generator=generator, device=pixels.device)  # 0 to 1
@@ -56,17 +46,18 @@ def draw_views(
 
     contrast = (1 + either_way[5] * recipe.contrast_range).view(size, 1, 1, 1)
     brightness = (either_way[6] * recipe.brightness_range / spec.std).view(size, 1, 1, 1)
-    return Views(seen * contrast + brightness, _fracture_in_cells(theta, boxes, pixels.shape[-1] // cell_px))
+    return Views(seen * contrast + brightness, theta)
 
 
-def _fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:
+def fracture_in_cells(theta: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """How much of a fracture each cell of a view shows: float32, (B, cells, cells), 0 to 1.
 
     The part of a box that lies in the cell, as a share of the most that could: of a box that is larger than a cell in
     both directions the share of the cell that it fills, of a smaller one the share of the box. The largest, where there
     are several boxes. What is finer than the points' grain counts as one point's square.
 
-    Args: theta: (B, 2, 3), of the view. boxes: (B, K, 4).
+    Args: theta: (B, 2, 3), of the view. boxes: float32, (B, K, 4): left, top, right, bottom, shares of the square.
+          cells: of the network's evidence, in each direction.
     """
     points = _POINTS_A_CELL * cells
     places = (F.affine_grid(theta, [len(theta), 1, points, points], align_corners=False) + 1) / 2  # (B, p, p, 2)

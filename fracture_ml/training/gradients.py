@@ -25,11 +25,11 @@ class BatchGradients:
         self._location_weight = location_weight
         self._images_at_once: int | None = None  # None: as many as come
 
-    def compute(self, inputs: Tensor, truth: Tensor, fractured: Tensor) -> Tensor:
+    def compute(self, inputs: Tensor, truth: Tensor, fractured: Tensor | None) -> Tensor:
         """Replace the network's gradients by those of this batch's mean loss, weighted by class.
 
         Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,), 1 = fracture. fractured: (B, h, w), how
-                 much of a fracture each cell shows, 0 to 1.
+                 much of a fracture each cell shows, 0 to 1; None: no place is asked for.
         Returns: float32 logits, (B, 2), without a graph.
         Raises:  OutOfMemory: not even one image at a time.
         """
@@ -41,12 +41,13 @@ class BatchGradients:
                 pass  # what the failed pass holds is let go of when this block ends
             self._halve(len(inputs))
 
-    def _in_parts(self, inputs: Tensor, truth: Tensor, fractured: Tensor, parts: int) -> Tensor:
+    def _in_parts(self, inputs: Tensor, truth: Tensor, fractured: Tensor | None, parts: int) -> Tensor:
         weights = torch.ones_like(truth, dtype=torch.float32) if self._weights is None else self._weights[truth]  # (B,)
         weights = weights / weights.sum()
         answers = []
-        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, truth, fractured, weights)), strict=True)
-        for number, (part, answer, cells, weight) in enumerate(pieces):
+        places = [None] * parts if fractured is None else fractured.tensor_split(parts)
+        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, truth, weights)), places, strict=True)
+        for number, (part, answer, weight, cells) in enumerate(pieces):
             with autocast(part.device):
                 evidence = self._network.evidence(part)  # (b, h, w)
             if number == 0:

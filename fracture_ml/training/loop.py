@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
-from fracture_ml.data.augment import draw_views
+from fracture_ml.data.augment import draw_views, fracture_in_cells
 from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.evaluation.metrics import weighted_auroc
@@ -60,7 +60,7 @@ def train(
     keep: Callable[[bytes], None] | None = None,
     keep_every_s: float = 120.0,
 ) -> TrainedNetwork:
-    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on the whole images of `validation_rows`.
+    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on `validation_rows`.
 
     On a CPU the same arguments give the same bits, and so does a training that was killed and goes on from a
     checkpoint. `should_stop` is asked before every batch: once it says yes, what the finished epochs gave is returned.
@@ -87,6 +87,7 @@ def train(
     steps_per_epoch = len(batch_sizes(len(train_rows), recipe.batch_size))
     targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
     places = torch.as_tensor(boxes).to(device)  # (N, K, 4)
+    cells = recipe.image_size_px // STRIDE_PX
     kept_at = time.monotonic()
 
     while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
@@ -105,14 +106,9 @@ def train(
                 group["lr"] = learning_rate(recipe, (state.step + 1) / steps_per_epoch)
             rows = on_host.to(device, non_blocking=True)
             truth = targets[rows]  # (B,)
-            seen, fractured = draw_views(
-                to_model_input(_take(pixels, on_host, device), spec),
-                places[rows],
-                cell_px=STRIDE_PX,
-                spec=spec,
-                recipe=recipe,
-                generator=state.distortion,
-            )  # (B, 1, S, S), (B, S/32, S/32)
+            batch = to_model_input(_take(pixels, on_host, device), spec)  # (B, 1, S, S)
+            seen, theta = draw_views(batch, spec, recipe, state.distortion)
+            fractured = fracture_in_cells(theta, places[rows], cells) if recipe.location_weight else None  # (B, c, c)
             logits = gradients.compute(seen, truth, fractured)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)

@@ -1,5 +1,7 @@
 """Preprocessing, and the views that a network is shown: numbers that a person can check."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from fracture_ml.core.errors import NotARadiograph, NotEnoughData
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
-from fracture_ml.data.augment import Views, draw_views
+from fracture_ml.data.augment import draw_views, fracture_in_cells
 from fracture_ml.data.preprocess import measure_spec, to_model_input
 
 SPEC = PreprocessSpec(image_size_px=32, mean=0.25, std=0.2)
@@ -28,16 +30,16 @@ def _input(seed: int = 0, images: int = 4) -> torch.Tensor:
     return to_model_input(pixels, SPEC)
 
 
-def _views(pixels: torch.Tensor, boxes=None, *, cell_px=32, seed=0, **changes) -> Views:
+class _Seen(NamedTuple):
+    pixels: torch.Tensor  # (B, 1, S, S)
+    fractured: torch.Tensor  # (B, c, c)
+
+
+def _views(pixels: torch.Tensor, boxes=None, *, cell_px=32, seed=0, **changes) -> _Seen:
     """Of every image, with the same boxes, (K, 4)."""
-    return draw_views(
-        pixels,
-        torch.tensor([[0.0] * 4] if boxes is None else boxes, dtype=torch.float32).expand(len(pixels), -1, -1),
-        cell_px=cell_px,
-        spec=SPEC,
-        recipe=STILL.with_changes(**changes),
-        generator=torch.Generator().manual_seed(seed),
-    )
+    seen = draw_views(pixels, SPEC, STILL.with_changes(**changes), torch.Generator().manual_seed(seed))
+    drawn = torch.tensor([[0.0] * 4] if boxes is None else boxes, dtype=torch.float32).expand(len(pixels), -1, -1)
+    return _Seen(seen.pixels, fracture_in_cells(seen.theta, drawn, pixels.shape[-1] // cell_px))
 
 
 def _augmented(pixels: torch.Tensor, seed: int = 0, **changes) -> torch.Tensor:
