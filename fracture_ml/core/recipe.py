@@ -58,7 +58,7 @@ class TrainRecipe(_Described):
     epochs: int = 30
     weight_decay: float = 1e-4
     balance: str = "none"
-    location_weight: float = 0.0  # of "the evidence lies in the drawn boxes" in the loss, beside the cross-entropy
+    location_weight: float = 0.0  # in the loss: of the places of drawn fractures, which inner layers learn (places.py)
     ema_decay: float = 0.0
     gradient_clip_norm: float = 1.0
     early_stopping_epochs: int = 0
@@ -99,7 +99,7 @@ class TrainRecipe(_Described):
             _require(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0 to below 1")
         _require(0 <= self.flip_probability <= 1, f"flip_probability={self.flip_probability}: must be from 0 to 1")
         _require(0 <= self.rotation_degrees <= 180, f"rotation_degrees={self.rotation_degrees}: must be from 0 to 180")
-        _require(0 <= self.location_weight <= 10, f"location_weight={self.location_weight}: must be from 0 to 10")
+        _require(0 <= self.location_weight <= 100, f"location_weight={self.location_weight}: must be from 0 to 100")
         for name in ("target_sensitivity", "target_specificity"):
             _require(0.5 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0.5 to below 1")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 
-_POINTS_A_CELL = 8  # in each direction, by which the share of a cell that lies in a box is told
+_POINTS_A_CELL = 4  # in each direction, by which the share of a cell that lies in a box is told
 
 
 class Views(NamedTuple):

@@ -26,6 +26,15 @@ def boxes_in_square(images: Sequence[tuple[int, Sequence[Box], int, int]]) -> np
     return square
 
 
+def known_places(labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """False for an image with a fracture that nobody drew: bool, (N,).
+
+    Args: labels: 0 or 1, (N,). boxes: float32, (N, K, 4), from `boxes_in_square`.
+    """
+    anywhere = (boxes == WHOLE).all(axis=2).any(axis=1)
+    return (labels == 0) | ~anywhere
+
+
 def _of_image(label: int, boxes: Sequence[Box], width_px: int, height_px: int) -> list[tuple[float, ...]]:
     if not label:
         return []

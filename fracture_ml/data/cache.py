@@ -30,6 +30,7 @@ _MANIFEST = "manifest.json"
 _BUILDING = "building-"
 _ABANDONED_AFTER_S = 24 * 3600
 _MISSING = "missing"
+_DECODED_AHEAD = 256  # images in memory at the most that wait to be written
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ class PixelCache:
             _make_room(folder, len(hashes) * size_px**2, max_bytes)
             building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
             try:
-                _fill(building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress)
-                try:
-                    building.rename(home)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    log.info("another process has built the pixel cache %s meanwhile", home.name)
+                rows, failed = _fill(
+                    building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress
+                )
+                building.rename(home)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                log.info("another process has built the pixel cache %s meanwhile", home.name)
+                return cls._open(home, size_px, hashes)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
@@ -101,7 +104,7 @@ class PixelCache:
                 f"The disk is full: the pixel cache needs {len(hashes) * size_px**2 / 1e9:.2f} GB; free some, "
                 "or give it another folder (FRACTURE_CACHE_DIR)."
             ) from None
-        return cls._open(home, size_px, hashes)
+        return cls._mapped(home, size_px, rows, failed)
 
     @classmethod
     def _open(cls, home: Path, size_px: int, hashes: list[str]) -> Self:
@@ -134,49 +137,48 @@ def _fill(
     limits: DecodeLimits,
     workers: int | None,
     on_progress: Callable[[int, int], None] | None,
-) -> None:
-    """Decode into `building`, in the given order; the manifest is written last."""
+) -> tuple[list[str], dict[str, str]]:
+    """Decode into `building`, in the given order, the manifest last: the hashes of the rows, and what has failed.
+
+    Nothing waits for the disk: pixels that a crash keeps from reaching it are not those whose hash the manifest has.
+    """
+    rows: list[str] = []
     failed: dict[str, str] = {}
-    path = building / _PIXELS
-    path.touch()
-    if radiographs:
-        with path.open("r+b") as file:
-            # Taken now, a full disk is an error that can be caught; later it would be a bus error in the memory map.
-            os.posix_fallocate(file.fileno(), 0, len(radiographs) * size_px**2)
-        pixels = np.memmap(path, np.uint8, "r+", shape=(len(radiographs), size_px, size_px))
+    digest = hashlib.sha256()
 
-        def take(row: int) -> None:
-            radiograph = radiographs[row]
-            try:
-                pixels[row] = letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
-            except ObjectNotFound:
-                failed[radiograph.sha256] = f"{_MISSING}: its object is not in the bucket"
-            except UnusableObject as error:
-                failed[radiograph.sha256] = f"{error.code}: {error}"
+    def square_of(radiograph: StoredRadiograph) -> np.ndarray | str:
+        try:
+            return letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
+        except ObjectNotFound:
+            return f"{_MISSING}: its object is not in the bucket"
+        except UnusableObject as error:
+            return f"{error.code}: {error}"
 
-        with ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
-            try:
-                for done, _ in enumerate(pool.map(take, range(len(radiographs))), start=1):
+    pool = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), thread_name_prefix="decode")
+    with (building / _PIXELS).open("wb") as file, pool:
+        try:
+            if radiographs:
+                os.posix_fallocate(file.fileno(), 0, len(radiographs) * size_px**2)  # a full disk shows now
+            for start in range(0, len(radiographs), _DECODED_AHEAD):
+                ahead = radiographs[start : start + _DECODED_AHEAD]
+                for done, (radiograph, square) in enumerate(
+                    zip(ahead, pool.map(square_of, ahead), strict=True), start=start + 1
+                ):
+                    if isinstance(square, str):
+                        failed[radiograph.sha256] = square
+                    else:
+                        rows.append(radiograph.sha256)
+                        file.write(square)
+                        digest.update(square)
                     if on_progress is not None:
                         on_progress(done, len(radiographs))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        kept = [row for row, radiograph in enumerate(radiographs) if radiograph.sha256 not in failed]
-        for row, source in enumerate(kept):  # close the gaps
-            if row != source:
-                pixels[row] = pixels[source]
-        pixels.flush()
-        os.truncate(path, len(kept) * size_px**2)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest = {
-        "size_px": size_px,
-        "rows": [radiograph.sha256 for radiograph in radiographs if radiograph.sha256 not in failed],
-        "failed": failed,
-        "pixels_sha256": digest,
-    }
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        file.truncate()
+    manifest = {"size_px": size_px, "rows": rows, "failed": failed, "pixels_sha256": digest.hexdigest()}
     (building / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    return rows, failed
 
 
 def _make_room(folder: Path, needed_bytes: int, max_bytes: int | None) -> None:

@@ -1,11 +1,13 @@
 """A trained network with everything that is needed to use it, as bytes that run no code when they are loaded."""
 
+import copy
 import hashlib
 import io
 import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,8 +39,7 @@ class Bundle:
     def __post_init__(self):
         if self.preprocess.image_size_px != self.recipe.image_size_px:
             raise BundleMismatch("The bundle's recipe and preprocessing name different image sizes: train it again.")
-        with torch.device("meta"):
-            expected = FractureNetwork().state_dict()
+        expected = _without_weights().state_dict()
         if {name: tensor.shape for name, tensor in self.state.items()} != {
             name: tensor.shape for name, tensor in expected.items()
         }:
@@ -46,8 +47,7 @@ class Bundle:
 
     def build_network(self, device: torch.device) -> FractureNetwork:
         """The network with these weights, on the device, ready for inference."""
-        with torch.device("meta"):
-            network = FractureNetwork()
+        network = copy.deepcopy(_without_weights())
         # assign: take the tensors as they are, rather than draw weights only to overwrite them
         network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
         return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -103,3 +103,10 @@ class Bundle:
             InvalidRecipe,
         ) as e:
             raise BundleMismatch(f"The bundle cannot be read ({type(e).__name__}): train the model again.") from None
+
+
+@cache
+def _without_weights() -> FractureNetwork:
+    """Its layers and the shapes of its tensors, not to be changed."""
+    with torch.device("meta"):
+        return FractureNetwork()

@@ -26,10 +26,14 @@ class FractureNetwork(ResNet):
         self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, x: Tensor) -> Tensor:
-        """(B, 1, S, S) float32 from to_model_input -> the last feature map, (B, 2048, S/32, S/32)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the last three stages see of float32 (B, 1, S, S) from to_model_input, the finest first.
+
+        Returns: (B, 512, S/8, S/8), (B, 1024, S/16, S/16) and (B, 2048, S/32, S/32).
+        """
+        fine = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x))))))
+        middle = self.layer3(fine)
+        return fine, middle, self.layer4(middle)
 
     def evidence(self, x: Tensor) -> Tensor:
         """How much each cell speaks for a fracture, against none: float32, (B, S/32, S/32), in logits.
@@ -38,11 +42,13 @@ class FractureNetwork(ResNet):
 
         Args: x: float32, (B, 1, S, S), from to_model_input.
         """
-        evidence = self._evidence(x)
-        return (evidence + self._evidence(x.flip(3)).flip(2)) / 2 if self.mirrors else evidence
+        evidence = self.evidence_of(self.feature_maps(x)[-1])
+        if not self.mirrors:
+            return evidence
+        return (evidence + self.evidence_of(self.feature_maps(x.flip(3))[-1]).flip(2)) / 2
 
-    def _evidence(self, x: Tensor) -> Tensor:
-        features = self.feature_map(x)
+    def evidence_of(self, features: Tensor) -> Tensor:
+        """The evidence, float32, (B, h, w), that the last feature map, (B, 2048, h, w), holds."""
         with torch.autocast(features.device.type, enabled=False):
             weight, bias = (part[1] - part[0] for part in (self.fc.weight.float(), self.fc.bias.float()))
             return torch.einsum("bchw,c->bhw", features.float(), weight) + bias

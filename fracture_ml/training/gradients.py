@@ -3,12 +3,13 @@
 import logging
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fracture_ml.core.errors import OutOfMemory
 from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, logits_of
-from fracture_ml.training.loss import loss_of_images
+from fracture_ml.training.places import PlaceHeads, Places, loss_of_places
 
 log = logging.getLogger(__name__)
 
@@ -19,42 +20,60 @@ class BatchGradients:
     The loss stays that of the whole batch, and its gradients add up over the parts; batch norm sees the parts.
     """
 
-    def __init__(self, network: FractureNetwork, class_weights: Tensor | None, location_weight: float) -> None:
+    def __init__(
+        self,
+        network: FractureNetwork,
+        class_weights: Tensor | None = None,
+        *,
+        heads: PlaceHeads | None = None,
+        location_weight: float = 0.0,
+    ) -> None:
+        """class_weights: float32, (2,). heads: asked where the fractures are; their loss counts `location_weight`."""
         self._network = network
-        self._weights = class_weights  # float32, (2,)
+        self._weights = class_weights
+        self._heads = heads
         self._location_weight = location_weight
         self._images_at_once: int | None = None  # None: as many as come
 
-    def compute(self, inputs: Tensor, truth: Tensor, fractured: Tensor | None) -> Tensor:
+    def compute(self, inputs: Tensor, truth: Tensor, places: Places | None = None) -> Tensor:
         """Replace the network's gradients by those of this batch's mean loss, weighted by class.
 
-        Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,), 1 = fracture. fractured: (B, h, w), how
-                 much of a fracture each cell shows, 0 to 1; None: no place is asked for.
+        Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,), 1 = fracture. places: of the same
+                 images, where there are heads.
         Returns: float32 logits, (B, 2), without a graph.
         Raises:  OutOfMemory: not even one image at a time.
         """
         while True:
             parts = 1 if self._images_at_once is None else -(-len(inputs) // self._images_at_once)
             try:
-                return self._in_parts(inputs, truth, fractured, parts)
+                return self._in_parts(inputs, truth, places, parts)
             except torch.OutOfMemoryError:
                 pass  # what the failed pass holds is let go of when this block ends
             self._halve(len(inputs))
 
-    def _in_parts(self, inputs: Tensor, truth: Tensor, fractured: Tensor | None, parts: int) -> Tensor:
+    def _in_parts(self, inputs: Tensor, truth: Tensor, places: Places | None, parts: int) -> Tensor:
         weights = torch.ones_like(truth, dtype=torch.float32) if self._weights is None else self._weights[truth]  # (B,)
         weights = weights / weights.sum()
         answers = []
-        places = [None] * parts if fractured is None else fractured.tensor_split(parts)
-        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, truth, weights)), places, strict=True)
+        where = [None] * parts if places is None else places.tensor_split(parts)
+        pieces = zip(*(of_batch.tensor_split(parts) for of_batch in (inputs, truth, weights)), where, strict=True)
         for number, (part, answer, weight, cells) in enumerate(pieces):
             with autocast(part.device):
-                evidence = self._network.evidence(part)  # (b, h, w)
+                *inner, last = self._network.feature_maps(part)
+            logits = logits_of(self._network.evidence_of(last))  # (b, 2)
+            loss = F.cross_entropy(logits, answer, reduction="none")  # (b,)
+            if self._heads is not None and cells is not None:
+                loss = loss + self._location_weight * loss_of_places(self._heads(inner), cells)
             if number == 0:
-                self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory this lets go of
-            (loss_of_images(evidence, answer, cells, self._location_weight) * weight).sum().backward()
-            answers.append(logits_of(evidence.detach()))
+                self._let_go_of_gradients()  # now: the backward pass takes the memory
+            (loss * weight).sum().backward()
+            answers.append(logits.detach())
         return torch.cat(answers)
+
+    def _let_go_of_gradients(self) -> None:
+        self._network.zero_grad(set_to_none=True)
+        if self._heads is not None:
+            self._heads.zero_grad(set_to_none=True)
 
     def _halve(self, batch_size: int) -> None:
         tried = min(self._images_at_once or batch_size, batch_size)

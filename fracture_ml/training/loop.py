@@ -15,14 +15,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
-from fracture_ml.data.augment import draw_views, fracture_in_cells
+from fracture_ml.data.augment import draw_views
+from fracture_ml.data.boxes import known_places
 from fracture_ml.data.preprocess import measure_spec, to_model_input
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.evaluation.metrics import weighted_auroc
 from fracture_ml.model.device import autocast
-from fracture_ml.model.network import STRIDE_PX, FractureNetwork, build_network
+from fracture_ml.model.network import FractureNetwork, build_network
 from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
 from fracture_ml.training.gradients import BatchGradients
+from fracture_ml.training.places import PlaceHeads, places_of
 from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 from fracture_ml.training.state import EpochRecord, TrainingState
 
@@ -78,16 +80,17 @@ def train(
     _require_two_classes(labels[train_rows], len(validation_rows))
     spec = measure_spec(pixels, train_rows)
     pixels = on_device_if_it_fits(pixels, device)
-    state = _new_state(recipe, device, initial_state)
+    drawn = known_places(labels, boxes)  # (N,)
+    asks_for_places = recipe.location_weight > 0 and bool((drawn & (labels == 1))[train_rows].any())
+    state = _new_state(recipe, device, initial_state, asks_for_places)
     identity = identity_of(recipe, spec, labels, boxes, train_rows, validation_rows, device)
     if resume is not None:
         restore(state, resume, identity)
     class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
-    gradients = BatchGradients(state.network, class_weights, recipe.location_weight)
+    gradients = BatchGradients(state.network, class_weights, heads=state.heads, location_weight=recipe.location_weight)
     steps_per_epoch = len(batch_sizes(len(train_rows), recipe.batch_size))
     targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
-    places = torch.as_tensor(boxes).to(device)  # (N, K, 4)
-    cells = recipe.image_size_px // STRIDE_PX
+    squares, known = torch.as_tensor(boxes).to(device), torch.as_tensor(drawn).to(device)  # (N, K, 4), (N,)
     kept_at = time.monotonic()
 
     while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
@@ -108,8 +111,8 @@ def train(
             truth = targets[rows]  # (B,)
             batch = to_model_input(_take(pixels, on_host, device), spec)  # (B, 1, S, S)
             seen, theta = draw_views(batch, spec, recipe, state.distortion)
-            fractured = fracture_in_cells(theta, places[rows], cells) if recipe.location_weight else None  # (B, c, c)
-            logits = gradients.compute(seen, truth, fractured)  # (B, 2)
+            places = places_of(theta, squares[rows], known[rows], recipe.image_size_px) if asks_for_places else None
+            logits = gradients.compute(seen, truth, places)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
@@ -205,18 +208,25 @@ def _require_two_classes(train_labels: np.ndarray, validation_size: int) -> None
         )
 
 
-def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping[str, Tensor] | None) -> TrainingState:
+def _new_state(
+    recipe: TrainRecipe, device: torch.device, initial_state: Mapping[str, Tensor] | None, asks_for_places: bool
+) -> TrainingState:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(recipe.seed)
         network = build_network(initial_state=initial_state)
+        heads = PlaceHeads().to(device) if asks_for_places else None
     network = network.to(device, memory_format=torch.channels_last)
     return TrainingState(
         network=network,
+        heads=heads,
         average=AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
         if recipe.ema_decay > 0
         else None,
         optimizer=torch.optim.Adam(
-            network.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True
+            [*network.parameters(), *(heads.parameters() if heads is not None else ())],
+            lr=recipe.peak_lr,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         ),
         order=torch.Generator().manual_seed(recipe.seed),
         distortion=torch.Generator(device).manual_seed(recipe.seed + 1),

@@ -44,14 +44,14 @@ def test_a_one_channel_stem_equals_three_equal_channels(three_channels):
         ours = network.bn1(network.conv1(image))
         assert (theirs - ours).abs().max() < 1e-5
         features = torch.nn.Sequential(*list(three_channels.children())[:-2])(image.expand(-1, 3, -1, -1))
-        assert (features - network.feature_map(image)).abs().max() < 1e-5 * features.abs().max()
+        assert (features - network.feature_maps(image)[-1]).abs().max() < 1e-5 * features.abs().max()
 
 
 def test_the_evidence_is_the_last_layer_applied_to_every_cell_and_its_mean_is_the_score():
     network = build_network().eval()
     image = torch.randn(2, 1, 96, 64)
     with torch.no_grad():
-        cells = network.feature_map(image).permute(0, 2, 3, 1)  # (2, 3, 2, 2048)
+        cells = network.feature_maps(image)[-1].permute(0, 2, 3, 1)  # (2, 3, 2, 2048)
         of_classes = network.fc(cells)  # (2, 3, 2, 2)
         evidence = network.evidence(image)
         torch.testing.assert_close(evidence, of_classes[..., 1] - of_classes[..., 0], atol=1e-4, rtol=1e-4)
@@ -59,7 +59,7 @@ def test_the_evidence_is_the_last_layer_applied_to_every_cell_and_its_mean_is_th
     assert torch.equal(logits, logits_of(evidence))
     assert torch.equal(logits[:, 0], torch.zeros(2))
     torch.testing.assert_close(logits[:, 1], evidence.mean(dim=(1, 2)))
-    pooled = network.fc(network.feature_map(image).mean(dim=(2, 3))).detach()  # as torchvision's ResNet50 ends
+    pooled = network.fc(network.feature_maps(image)[-1].mean(dim=(2, 3))).detach()  # as torchvision's ResNet50 ends
     torch.testing.assert_close(logits[:, 1], pooled[:, 1] - pooled[:, 0], atol=1e-4, rtol=1e-4)
 
 

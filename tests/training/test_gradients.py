@@ -1,6 +1,7 @@
 """Gradients in parts where memory is short: the same loss, said once, and an end where nothing helps."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from fracture_ml.model.network import logits_of
 from fracture_ml.training import loop
 from fracture_ml.training.gradients import BatchGradients
 from fracture_ml.training.loop import train
+from fracture_ml.training.places import Places
 
 IMAGES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 TRUTH = torch.arange(12) % 3 // 2
 FRACTURED = torch.zeros(12, 2, 2)
 FRACTURED[TRUTH == 1] = torch.tensor([[1.0, 0.1], [0.0, 0.0]])  # drawn, in one cell of the four
-FRACTURED[2] = 1.0  # nobody drew this one
+PLACES = Places((FRACTURED, FRACTURED[:, :1, :1]), torch.arange(12) != 2)  # nobody drew the fracture of the third
 
 
 class SmallMemory(nn.Module):
@@ -32,34 +34,49 @@ class SmallMemory(nn.Module):
         self.images_at_most = images_at_most
         self.seen: list[int] = []
 
-    def evidence(self, images: torch.Tensor) -> torch.Tensor:
+    def feature_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         self.seen.append(len(images))
         if len(images) > self.images_at_most:
             raise torch.OutOfMemoryError("no memory")
         with torch.autocast("cpu", enabled=False):
-            return self.linear(images.flatten(1)).view(-1, 2, 2)
+            evidence = self.linear(images.flatten(1)).view(-1, 2, 2)
+        return evidence, evidence[:, :1, :1], evidence
+
+    def evidence_of(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+class Doubling(nn.Module):
+    """Heads that say twice what they are given."""
+
+    def forward(self, inner: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [2 * answers for answers in inner]
+
+
+def in_places(network: SmallMemory, weights: torch.Tensor | None) -> BatchGradients:
+    return BatchGradients(network, weights, heads=Doubling(), location_weight=0.5)
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.6, 1.7])])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_its_gradients_are_those_of_the_whole(weights, caplog):
     roomy, small = SmallMemory(100), SmallMemory(3)
-    whole = BatchGradients(roomy, weights, 0.5).compute(IMAGES, TRUTH, FRACTURED)
-    gradients = BatchGradients(small, weights, 0.5)
+    whole = in_places(roomy, weights).compute(IMAGES, TRUTH, PLACES)
+    gradients = in_places(small, weights)
     with caplog.at_level(logging.WARNING):
-        parts = gradients.compute(IMAGES, TRUTH, FRACTURED)
+        parts = gradients.compute(IMAGES, TRUTH, PLACES)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(small.linear.weight.grad, roomy.linear.weight.grad)
     assert small.seen == [12, 6, 3, 3, 3, 3]
     assert [record.getMessage() for record in caplog.records][-1].startswith("The device's memory is full at 6 images")
     small.seen.clear()
-    gradients.compute(IMAGES, TRUTH, FRACTURED)
+    gradients.compute(IMAGES, TRUTH, PLACES)
     assert small.seen == [3, 3, 3, 3]  # it stays so
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.6, 1.7])])
 def test_a_batch_that_fits_is_computed_at_once_and_its_loss_is_the_mean_weighted_by_class(weights):
     roomy = SmallMemory(100)
-    answers = BatchGradients(roomy, weights, 0.0).compute(IMAGES, TRUTH, FRACTURED)
+    answers = BatchGradients(roomy, weights).compute(IMAGES, TRUTH)
     logits = logits_of(roomy.linear(IMAGES.flatten(1)).view(-1, 2, 2))
     (expected,) = torch.autograd.grad(F.cross_entropy(logits, TRUTH, weight=weights), [roomy.linear.weight])
     torch.testing.assert_close(roomy.linear.weight.grad, expected)
@@ -69,16 +86,16 @@ def test_a_batch_that_fits_is_computed_at_once_and_its_loss_is_the_mean_weighted
 
 def test_gradients_replace_those_of_the_batch_before():
     network = SmallMemory(100)
-    gradients = BatchGradients(network, None, 0.5)
-    gradients.compute(IMAGES, TRUTH, FRACTURED)
+    gradients = in_places(network, None)
+    gradients.compute(IMAGES, TRUTH, PLACES)
     first = network.linear.weight.grad.clone()
-    gradients.compute(IMAGES, TRUTH, FRACTURED)
+    gradients.compute(IMAGES, TRUTH, PLACES)
     assert torch.equal(network.linear.weight.grad, first)
 
 
 def test_a_device_without_room_for_one_image_is_a_sentence():
     with pytest.raises(OutOfMemory, match="smaller image size"):
-        BatchGradients(SmallMemory(0), None, 0.5).compute(IMAGES, TRUTH, FRACTURED)
+        BatchGradients(SmallMemory(0)).compute(IMAGES, TRUTH)
 
 
 def test_a_training_goes_on_in_parts_with_one_augmentation_for_the_whole_batch(drawn, monkeypatch, caplog):
@@ -87,14 +104,14 @@ def test_a_training_goes_on_in_parts_with_one_augmentation_for_the_whole_batch(d
 
     def build_small(**options):
         network = build(**options)
-        evidence = network.evidence
+        feature_maps = network.feature_maps
 
-        def evidence_or_out_of_memory(images: torch.Tensor) -> torch.Tensor:
+        def maps_or_out_of_memory(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
             if network.training and len(images) > 8:
                 raise torch.OutOfMemoryError("no memory")
-            return evidence(images)
+            return feature_maps(images)
 
-        network.evidence = evidence_or_out_of_memory
+        network.feature_maps = maps_or_out_of_memory
         return network
 
     def counted(pixels, *rest, **options):

@@ -6,7 +6,7 @@ import torch
 
 from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import TrainRecipe
-from fracture_ml.data.preprocess import measure_spec, to_model_input
+from fracture_ml.data.preprocess import measure_spec
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.model.network import build_network
 from fracture_ml.training import loop
@@ -148,25 +148,3 @@ def test_clipping_inside_the_step_moves_the_weights_as_clipping_before_it_does(w
             optimizer.step()
     torch.testing.assert_close(weights[1], weights[0])
     assert not torch.equal(weights[0], start)
-
-
-def test_a_weight_for_the_place_draws_the_evidence_into_the_boxes():
-    """A bright dot of 8 px anywhere in 96: nine cells, and the place is chance without the boxes."""
-    rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 60, (72, 96, 96)).astype(np.uint8), np.arange(72) % 2
-    boxes = np.zeros((72, 1, 4), np.float32)
-    for image, label, box in zip(pixels, labels, boxes[:, 0], strict=True):
-        if label:
-            column, row = rng.integers(6, 82, 2)
-            image[row : row + 8, column : column + 8] = 235
-            box[:] = np.array([column, row, column + 8, row + 8]) / 96
-    still = {"rotation_degrees": 0, "scale_range": 0, "shift_fraction": 0, "brightness_range": 0, "contrast_range": 0}
-    recipe = TrainRecipe(image_size_px=96, batch_size=8, epochs=10, warmup_epochs=0, location_weight=1.0, **still)
-    trained = train(pixels, labels, boxes, np.arange(48), np.arange(48, 72), recipe, CPU)
-    network = build_network(initial_state=trained.state).eval()
-    rows = np.arange(49, 72, 2)  # positives that it did not learn from
-    with torch.inference_mode():
-        evidence = network.evidence(to_model_input(torch.from_numpy(pixels[rows, None]), trained.spec))  # (n, 3, 3)
-    middles = (boxes[rows, 0, :2] + boxes[rows, 0, 2:]) / 2 * 3  # across, down, in cells
-    expected = middles[:, 1].astype(int) * 3 + middles[:, 0].astype(int)
-    assert (evidence.flatten(1).argmax(1).numpy() == expected).mean() > 0.4  # chance is 1 in 9
