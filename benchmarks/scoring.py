@@ -14,7 +14,7 @@ weights, with operating points that flag a fifth of the images.
     decisions_that_differ              at either operating point, where its score is further from it than 0.02
     peak_memory_ratio                  resident memory at its highest of a process that scores many over one of few
 
-    python -m benchmarks.scoring [--json FILE] [--data FOLDER] [--images 512] [--rounds 5] [--image-size-px 224]
+    python -m benchmarks.scoring [--json FILE] [--data FOLDER] [--images 1536] [--rounds 3] [--image-size-px 224]
         [--memory-images 1000 10000] [--memory-image-size-px 64]
 """
 
@@ -213,8 +213,8 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of FracAtlas; without it the radiographs are drawn")
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1536)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--image-size-px", type=int, default=224)
     parser.add_argument("--memory-images", type=int, nargs=2, default=(1000, 10_000))
     parser.add_argument("--memory-image-size-px", type=int, default=64)

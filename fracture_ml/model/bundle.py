@@ -15,9 +15,10 @@ from torch import Tensor
 from fracture_ml.core.errors import BundleMismatch, InvalidRecipe
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import OperatingPoints
-from fracture_ml.model.network import FractureNetwork
+from fracture_ml.model.network import FractureNetwork, PlaceHeads
 
-FORMAT = 2
+FORMAT = 3
+_WITHOUT_PLACES = 2  # the format before networks could say where: read as one that cannot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,10 @@ class Bundle:
         try:
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             about = json.loads(content["about"])
-            if about["format"] != FORMAT:
+            if about["format"] == _WITHOUT_PLACES:
+                heads = PlaceHeads().state_dict(prefix="places.")
+                content["state"] = {**content["state"], **heads}
+            elif about["format"] != FORMAT:
                 raise BundleMismatch(
                     f"The bundle has format {about['format']}, this code reads {FORMAT}: update the code."
                 )

@@ -17,7 +17,7 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     Folding is computed in float32; then, where bfloat16 is fast, the convolutions' weights are cast once instead of at
     every batch. The last layer stays float32. Use it under `autocast`, as any other network. It cannot be trained.
 
-    Args: mirrors: average the evidence with that of the mirror image.
+    Args: mirrors: average everything with what the mirror image gives.
     """
     tensors = chain(network.parameters(), network.buffers())
     frozen = copy.deepcopy(network, memo={id(tensor): tensor for tensor in tensors}).eval()  # shares every tensor

@@ -24,17 +24,17 @@ _GREYS = (96, *[16] * 10)
 _SHOWN_FROM = 0.2
 
 
-def to_source_aspect(evidence: np.ndarray, geometry: LetterboxGeometry) -> np.ndarray:
+def to_source_aspect(shown: np.ndarray, geometry: LetterboxGeometry) -> np.ndarray:
     """Undo the letterbox: the attention over the source image, 1 where it is highest.
 
     Attention is what lies above the mean of the image's own area. Grad-CAM cuts at 0 instead, a logit of no meaning
     here: calibration and a threshold for high sensitivity flag images well below it, and their map would be empty.
 
-    Args:    evidence: float32, (h, w), over the square that the network saw.
+    Args:    shown: float32, (h, w), evidence or chances over the square that the network saw.
     Returns: float32, (H, W), 0 to 1, at the source's aspect, the longer side 112 px; all 0 where no place of the image
              differs from another. What lies on the letterbox's black bars is left out.
     """
-    height, width = evidence.shape
+    height, width = shown.shape
     across, down = width / geometry.size_px, height / geometry.size_px
     inside = (
         geometry.left_px * across,
@@ -43,7 +43,7 @@ def to_source_aspect(evidence: np.ndarray, geometry: LetterboxGeometry) -> np.nd
         (geometry.top_px + geometry.inner_height_px) * down,
     )
     smooth = np.asarray(
-        Image.fromarray(evidence.astype(np.float32)).resize(
+        Image.fromarray(shown.astype(np.float32)).resize(
             _scaled(geometry.width, geometry.height, _MAP_SIDE_PX), Image.Resampling.BICUBIC, box=inside
         )
     )

@@ -70,6 +70,7 @@ class Scorer:
         """threads: cores to use; 0: all. batch_size: None: by device. heat_maps: False leaves out maps and boxes."""
         network = bundle.build_network(torch.device("cpu"))
         self._network = freeze_for_inference(network, device, mirrors=bundle.recipe.mirrored_scoring)
+        self._shows_places = network.knows_places
         self._spec = bundle.preprocess
         self._points = bundle.operating_points
         self._calibration = Calibration.from_json(bundle.calibration)
@@ -152,19 +153,17 @@ class Scorer:
         ]
 
     def _forward(self, squares: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each uint8 (S, S): float32 logits (2,) and the evidence (h, w)."""
+        """Of each uint8 (S, S): float32 logits (2,) and what to show for them (h, w)."""
         if not squares:
             return iter(())
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack(squares)).unsqueeze(1).to(self._device)  # (B, 1, S, S)
             x = to_model_input(pixels, self._spec).contiguous(memory_format=torch.channels_last)
             with autocast(self._device):
-                evidence = self._network.evidence(x)  # (B, h, w)
-            return zip(logits_of(evidence).cpu().numpy(), evidence.cpu().numpy(), strict=True)
+                evidence, shown = self._network.attention(x, places=self._shows_places)  # (B, h, w) each
+            return zip(logits_of(evidence).cpu().numpy(), shown.cpu().numpy(), strict=True)
 
-    def _outcome_of(
-        self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, evidence: np.ndarray
-    ) -> Outcome:
+    def _outcome_of(self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, shown: np.ndarray) -> Outcome:
         if not np.isfinite(logits).all():
             return Rejected(
                 radiograph_id=radiograph.radiograph_id,
@@ -178,10 +177,10 @@ class Scorer:
             probability=float(Calibration().calibrated(logits[None])[0]),
             calibrated=calibrated,
             operating_point=place,
-            **(self._attention_of(radiograph, view, evidence) if flagged else {}),
+            **(self._attention_of(radiograph, view, shown) if flagged else {}),
         )
 
-    def _attention_of(self, radiograph: StoredRadiograph, view: View, evidence: np.ndarray) -> dict[str, Any]:
+    def _attention_of(self, radiograph: StoredRadiograph, view: View, shown: np.ndarray) -> dict[str, Any]:
         """Box, heat map and overlay. A score stands without them: an urgent image is not lost for its picture."""
         try:
             picture = view.picture(self._limits)
@@ -189,7 +188,7 @@ class Scorer:
             log.warning("radiograph %d is scored without a heat map: %s", radiograph.radiograph_id, fault.code)
             return {}
         geometry = LetterboxGeometry.of(view.width_px, view.height_px, self._spec.image_size_px)
-        attention = heat_map.to_source_aspect(evidence, geometry)
+        attention = heat_map.to_source_aspect(shown, geometry)
         return {
             "box": heat_map.box_of(attention, view.width_px, view.height_px),
             "heat_map_png": heat_map.heat_map_png(attention),

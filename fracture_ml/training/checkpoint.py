@@ -41,7 +41,6 @@ def to_bytes(state: TrainingState, identity: str) -> bytes:
     content = {
         "identity": identity,
         "network": state.network.state_dict(),
-        "heads": state.heads and state.heads.state_dict(),
         "average": state.average and state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "order_of_epoch": state.order_of_epoch,
@@ -72,8 +71,6 @@ def restore(state: TrainingState, data: bytes, identity: str) -> bool:
         log.warning("The checkpoint is of another recipe or other data: the training starts from the beginning.")
         return False
     state.network.load_state_dict(content["network"])
-    if state.heads is not None:
-        state.heads.load_state_dict(content["heads"])
     if state.average is not None:
         state.average.load_state_dict(content["average"])
     state.optimizer.load_state_dict(content["optimizer"])

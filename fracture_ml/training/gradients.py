@@ -9,7 +9,7 @@ from torch import Tensor
 from fracture_ml.core.errors import OutOfMemory
 from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, logits_of
-from fracture_ml.training.places import PlaceHeads, Places, loss_of_places
+from fracture_ml.training.places import Places, loss_of_places
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,11 @@ class BatchGradients:
         network: FractureNetwork,
         class_weights: Tensor | None = None,
         *,
-        heads: PlaceHeads | None = None,
         location_weight: float = 0.0,
     ) -> None:
-        """class_weights: float32, (2,). heads: asked where the fractures are; their loss counts `location_weight`."""
+        """class_weights: float32, (2,). location_weight: of the loss of the places, beside that of the image."""
         self._network = network
         self._weights = class_weights
-        self._heads = heads
         self._location_weight = location_weight
         self._images_at_once: int | None = None  # None: as many as come
 
@@ -39,7 +37,7 @@ class BatchGradients:
         """Replace the network's gradients by those of this batch's mean loss, weighted by class.
 
         Args:    inputs: float32, (B, 1, S, S), augmented. truth: int64, (B,), 1 = fracture. places: of the same
-                 images, where there are heads.
+                 images; None: where the fractures are is not asked.
         Returns: float32 logits, (B, 2), without a graph.
         Raises:  OutOfMemory: not even one image at a time.
         """
@@ -62,18 +60,13 @@ class BatchGradients:
                 *inner, last = self._network.feature_maps(part)
             logits = logits_of(self._network.evidence_of(last))  # (b, 2)
             loss = F.cross_entropy(logits, answer, reduction="none")  # (b,)
-            if self._heads is not None and cells is not None:
-                loss = loss + self._location_weight * loss_of_places(self._heads(inner), cells)
+            if cells is not None:
+                loss = loss + self._location_weight * loss_of_places(self._network.places(*inner), cells)
             if number == 0:
-                self._let_go_of_gradients()  # now: the backward pass takes the memory
+                self._network.zero_grad(set_to_none=True)  # now: the backward pass takes the memory this lets go of
             (loss * weight).sum().backward()
             answers.append(logits.detach())
         return torch.cat(answers)
-
-    def _let_go_of_gradients(self) -> None:
-        self._network.zero_grad(set_to_none=True)
-        if self._heads is not None:
-            self._heads.zero_grad(set_to_none=True)
 
     def _halve(self, batch_size: int) -> None:
         tried = min(self._images_at_once or batch_size, batch_size)

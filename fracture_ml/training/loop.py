@@ -24,7 +24,7 @@ from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, build_network
 from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
 from fracture_ml.training.gradients import BatchGradients
-from fracture_ml.training.places import PlaceHeads, places_of
+from fracture_ml.training.places import places_of
 from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 from fracture_ml.training.state import EpochRecord, TrainingState
 
@@ -82,12 +82,12 @@ def train(
     pixels = on_device_if_it_fits(pixels, device)
     drawn = known_places(labels, boxes)  # (N,)
     asks_for_places = recipe.location_weight > 0 and bool((drawn & (labels == 1))[train_rows].any())
-    state = _new_state(recipe, device, initial_state, asks_for_places)
+    state = _new_state(recipe, device, initial_state)
     identity = identity_of(recipe, spec, labels, boxes, train_rows, validation_rows, device)
     if resume is not None:
         restore(state, resume, identity)
     class_weights = _class_weights(labels[train_rows], device) if recipe.balance == "weighted_loss" else None
-    gradients = BatchGradients(state.network, class_weights, heads=state.heads, location_weight=recipe.location_weight)
+    gradients = BatchGradients(state.network, class_weights, location_weight=recipe.location_weight)
     steps_per_epoch = len(batch_sizes(len(train_rows), recipe.batch_size))
     targets = torch.as_tensor(labels, dtype=torch.int64).to(device)  # (N,)
     squares, known = torch.as_tensor(boxes).to(device), torch.as_tensor(drawn).to(device)  # (N, K, 4), (N,)
@@ -208,25 +208,18 @@ def _require_two_classes(train_labels: np.ndarray, validation_size: int) -> None
         )
 
 
-def _new_state(
-    recipe: TrainRecipe, device: torch.device, initial_state: Mapping[str, Tensor] | None, asks_for_places: bool
-) -> TrainingState:
+def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping[str, Tensor] | None) -> TrainingState:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(recipe.seed)
         network = build_network(initial_state=initial_state)
-        heads = PlaceHeads().to(device) if asks_for_places else None
     network = network.to(device, memory_format=torch.channels_last)
     return TrainingState(
         network=network,
-        heads=heads,
         average=AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
         if recipe.ema_decay > 0
         else None,
         optimizer=torch.optim.Adam(
-            [*network.parameters(), *(heads.parameters() if heads is not None else ())],
-            lr=recipe.peak_lr,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+            network.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True
         ),
         order=torch.Generator().manual_seed(recipe.seed),
         distortion=torch.Generator(device).manual_seed(recipe.seed + 1),
@@ -239,7 +232,8 @@ def _clip_in_the_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None
 
     The fused step divides them while it reads them anyway: a pass over 23 million numbers less than clip_grad_norm_.
     """
-    gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     optimizer.grad_scale = (norm / max_norm).clamp(min=1.0)
 

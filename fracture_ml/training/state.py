@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from fracture_ml.model.network import FractureNetwork
-from fracture_ml.training.places import PlaceHeads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,6 @@ class TrainingState:
     """All that changes while a network is trained: what a checkpoint has to hold, and nothing else."""
 
     network: FractureNetwork
-    heads: PlaceHeads | None  # that learn from the boxes, where the recipe asks for it
     average: AveragedModel | None  # of the weights, where the recipe asks for one
     optimizer: torch.optim.Optimizer
     order: torch.Generator  # on the CPU: which image comes when

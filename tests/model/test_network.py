@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import pickle
 import time
 from dataclasses import replace
@@ -71,6 +72,8 @@ def test_a_mirrored_score_is_the_mean_of_both_sides_and_of_a_symmetric_image_the
         network.mirrors = True
         torch.testing.assert_close(network.evidence(image), (plain + other) / 2)
         torch.testing.assert_close(network.evidence(image.flip(3)).flip(2), network.evidence(image))
+        shown = network.attention(image, places=True).shown
+        torch.testing.assert_close(network.attention(image.flip(3), places=True).shown.flip(2), shown)
 
 
 def test_weights_of_another_network_are_refused():
@@ -140,6 +143,35 @@ def test_a_bundle_comes_back_as_it_was_and_gives_the_same_answer(bundle):
     before = build_network(initial_state=bundle.state).eval()
     with torch.no_grad():
         torch.testing.assert_close(back.build_network(torch.device("cpu"))(image), before(image))
+
+
+def test_a_bundle_from_before_networks_could_say_where_still_scores_and_shows_its_evidence(bundle):
+    data, _ = bundle.to_bytes()
+    content = torch.load(io.BytesIO(data), weights_only=True)
+    content["about"] = json.dumps({**json.loads(content["about"]), "format": 2})
+    content["state"] = {name: tensor for name, tensor in content["state"].items() if not name.startswith("places.")}
+    old = _bytes_of(content)
+    network = Bundle.from_bytes(old, expected_sha256=hashlib.sha256(old).hexdigest()).build_network(torch.device("cpu"))
+    image = torch.randn(1, 1, 64, 64)
+    before = build_network(initial_state=bundle.state).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), before(image))
+    assert not network.knows_places
+
+
+def test_what_is_shown_is_the_evidence_or_the_chance_of_a_fracture_in_each_place():
+    network = build_network().eval()
+    image = torch.randn(2, 1, 64, 96)
+    with torch.no_grad():
+        network.places.fine.weight.normal_()
+        network.places.middle.weight.normal_()
+        evidence, shown = network.attention(image, places=False)
+        assert torch.equal(shown, evidence) and torch.equal(evidence, network.evidence(image))
+        evidence, shown = network.attention(image, places=True)
+        fine, middle = (answers.sigmoid() for answers in network.places(*network.feature_maps(image)[:2]))
+    assert torch.equal(evidence, network.evidence(image)) and shown.shape == fine.shape == (2, 8, 12)
+    middle = torch.nn.functional.interpolate(middle.log()[:, None], (8, 12), mode="bilinear")[:, 0].exp()
+    torch.testing.assert_close(shown, (fine * middle).sqrt(), atol=1e-5, rtol=1e-3)
 
 
 def test_a_bundle_with_other_bytes_or_parts_is_not_used(bundle):

@@ -1,7 +1,6 @@
 """Gradients in parts where memory is short: the same loss, said once, and an end where nothing helps."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -45,16 +44,12 @@ class SmallMemory(nn.Module):
     def evidence_of(self, features: torch.Tensor) -> torch.Tensor:
         return features
 
-
-class Doubling(nn.Module):
-    """Heads that say twice what they are given."""
-
-    def forward(self, inner: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def places(self, *inner: torch.Tensor) -> list[torch.Tensor]:
         return [2 * answers for answers in inner]
 
 
 def in_places(network: SmallMemory, weights: torch.Tensor | None) -> BatchGradients:
-    return BatchGradients(network, weights, heads=Doubling(), location_weight=0.5)
+    return BatchGradients(network, weights, location_weight=0.5)
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.6, 1.7])])

@@ -8,11 +8,11 @@ from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.augment import draw_views
 from fracture_ml.data.boxes import WHOLE, known_places
 from fracture_ml.data.preprocess import measure_spec, to_model_input
-from fracture_ml.model.network import build_network
+from fracture_ml.model.network import build_network, chance_by_place
 from fracture_ml.training import loop
 from fracture_ml.training.gradients import BatchGradients
 from fracture_ml.training.loop import train
-from fracture_ml.training.places import PlaceHeads, Places, loss_of_places, places_of
+from fracture_ml.training.places import Places, loss_of_places, places_of
 
 STILL = {"rotation_degrees": 0, "scale_range": 0, "shift_fraction": 0, "brightness_range": 0, "contrast_range": 0}
 
@@ -77,9 +77,10 @@ def test_the_inner_layers_find_places_that_they_did_not_learn_from():
     spec = measure_spec(pixels, np.arange(32))
     recipe = TrainRecipe(image_size_px=96, **STILL)
     torch.manual_seed(0)
-    network, heads = build_network().train(), PlaceHeads()
-    gradients = BatchGradients(network, heads=heads, location_weight=3.0)
-    optimizer = torch.optim.Adam([*network.parameters(), *heads.parameters()], lr=1e-3)
+    network = build_network().train()
+    assert not network.knows_places
+    gradients = BatchGradients(network, location_weight=3.0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for step in range(24):
         rows = torch.arange(8) + 8 * (step % 4)
         batch = to_model_input(torch.from_numpy(pixels[rows, None]), spec)
@@ -90,9 +91,10 @@ def test_the_inner_layers_find_places_that_they_did_not_learn_from():
     unseen = np.arange(33, 48, 2)
     with torch.inference_mode():
         *inner, _ = network.feature_maps(to_model_input(torch.from_numpy(pixels[unseen, None]), spec))
-        fine, middle = heads(inner)  # (n, 12, 12), (n, 6, 6)
+        fine, middle = network.places(*inner)  # (n, 12, 12), (n, 6, 6)
+    assert network.knows_places
     middles = (boxes[unseen, 0, :2] + boxes[unseen, 0, 2:]) / 2  # across, down
-    for answers in (fine, middle):
+    for answers in (fine, middle, chance_by_place((fine, middle))):
         cells = answers.shape[-1]
         found = np.array(np.unravel_index(answers.flatten(1).argmax(1).numpy(), (cells, cells))).T[:, ::-1]  # (n, 2)
         distance_px = np.abs((found + 0.5) / cells - middles).max(axis=1) * 96
