@@ -92,31 +92,31 @@ def retrain_nightly():
 
     @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
     def tune(snapshot_id: str, params=None) -> dict:
-        from fracture_ml.steps import retrain
+        from fracture_ml.steps import tune as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.presets import plan_of
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return retrain.tune(open_context(settings), settings, snapshot_id=snapshot_id, work=plan_of(params))
+        return step.tune(open_context(settings), settings, snapshot_id=snapshot_id, work=plan_of(params))
 
     @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
     def train(snapshot_id: str, tuned: dict) -> dict:
-        from fracture_ml.steps import retrain
+        from fracture_ml.steps import train as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return retrain.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=tuned["recipe"])
+        return step.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=tuned["recipe"])
 
     @task(pool=GPU_POOL, queue="gpu", outlets=[CHALLENGER], execution_timeout=timedelta(hours=2))
     def register(snapshot_id: str, tuned: dict, trained: dict) -> int:
-        from fracture_ml.steps import retrain
+        from fracture_ml.steps import register as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return retrain.evaluate_and_register(
+        return step.evaluate_and_register(
             open_context(settings),
             settings,
             snapshot_id=snapshot_id,

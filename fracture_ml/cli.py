@@ -80,10 +80,10 @@ def snapshot(force: bool = False) -> None:
 @app.command()
 def tune(snapshot_id: SnapshotId, preset: Preset = "nightly") -> None:
     """Cross-validate recipes; prints the winner (DAG: retrain_nightly)."""
-    from fracture_ml.steps import retrain
+    from fracture_ml.steps import tune as step
     from fracture_ml.steps.presets import plan_of
 
-    _print(retrain.tune(*_context(), snapshot_id=snapshot_id, work=plan_of({"preset": preset})))
+    _print(step.tune(*_context(), snapshot_id=snapshot_id, work=plan_of({"preset": preset})))
 
 
 @app.command()
@@ -93,13 +93,16 @@ def train(
     recipe: Annotated[Path | None, typer.Option(help="a recipe's JSON file, instead of the preset's")] = None,
 ) -> None:
     """Train, evaluate on the locked test split, and register the challenger (DAG: retrain_nightly)."""
-    from fracture_ml.steps import retrain
+    from fracture_ml.steps import register as registering
+    from fracture_ml.steps import train as training
     from fracture_ml.steps.presets import plan_of
 
     stores, settings = _context()
     chosen = json.loads(recipe.read_text()) if recipe else plan_of({"preset": preset}).recipe.to_json()
-    trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
-    version = retrain.evaluate_and_register(stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained)
+    trained = training.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
+    version = registering.evaluate_and_register(
+        stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained
+    )
     console.print(f"version {version}")
 
 

@@ -162,15 +162,6 @@ class RadiographStore:
         facts = self.file_facts_of(radiograph_ids)
         return {id_: (int(of["width_px"]), int(of["height_px"])) for id_, of in facts.items()}
 
-    def boxes_of(self, radiograph_ids: Sequence[int]) -> dict[int, list[Box]]:
-        """The boxes that labels drew, in source pixels; a radiograph without any is left out."""
-        boxes: dict[int, list[Box]] = {}
-        with transaction(self._engine) as connection:
-            for row in rows_of(connection, "radiograph_boxes", radiograph_ids=list(radiograph_ids)):
-                of_image = boxes.setdefault(row["radiograph_id"], [])
-                of_image += [box for box in boxes_of(row["boxes"]) if box not in of_image]
-        return boxes
-
     def counts(self) -> dict[str, Any]:
         """What became of everything received: the columns of sql/queries/counts.sql."""
         with transaction(self._engine) as connection:

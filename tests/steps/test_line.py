@@ -10,7 +10,7 @@ from running import environment_of, settings_of
 from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, StorageUnavailable
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.demo.dataset import write_inbox
-from fracture_ml.steps import ingest, monitor, promote, retrain, score, scoring_run, snapshot
+from fracture_ml.steps import ingest, monitor, promote, register, score, scoring_run, snapshot, train
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
 from fracture_ml.steps.settings import Settings
@@ -125,11 +125,11 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
     as_of = datetime.now(UTC)
     snapshot_id = snapshot.freeze_snapshot(stores, as_of=as_of)
     assert snapshot.freeze_snapshot(stores, as_of=as_of) == snapshot_id
-    trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE)
-    assert retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE) == trained
-    register = {"snapshot_id": snapshot_id, "study_name": None, "trained": trained}
-    version = retrain.evaluate_and_register(stores, settings, **register)
-    assert retrain.evaluate_and_register(stores, settings, **register) == version
+    trained = train.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE)
+    assert train.train(stores, settings, snapshot_id=snapshot_id, recipe=RECIPE) == trained
+    asked = {"snapshot_id": snapshot_id, "study_name": None, "trained": trained}
+    version = register.evaluate_and_register(stores, settings, **asked)
+    assert register.evaluate_and_register(stores, settings, **asked) == version
     assert stores.snapshots.looks_of(snapshot_id) == 1  # the second call found the version, and looked at nothing
     assert snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC)) is None  # nothing is new
 

@@ -17,7 +17,7 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.data.boxes import WHOLE
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.model.bundle import Bundle
-from fracture_ml.steps import ingest, retrain, snapshot
+from fracture_ml.steps import ingest, pixels, snapshot, train, tune
 from fracture_ml.steps.context import open_configured_bucket, open_context
 from fracture_ml.steps.model_card import study_folder
 from fracture_ml.steps.presets import NightlyWork
@@ -62,20 +62,20 @@ def train_here(facts: dict, snapshot_id: str) -> None:
     """A whole training task, in the process that this is called in."""
     torch.set_num_threads(1)
     settings = Settings(_env_file=None, **facts)
-    retrain.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=RECIPE)
+    train.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=RECIPE)
 
 
 def start_training(facts: dict, snapshot_id: str) -> ForkServerProcess:
     """In a process of its own. The server that it is forked from has torch imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fracture_ml.steps.retrain"])
+    context.set_forkserver_preload(["fracture_ml.steps.train"])
     process = context.Process(target=train_here, args=(facts, snapshot_id), daemon=True)
     process.start()
     return process
 
 
 def trained_state(stores, key: str) -> dict[str, torch.Tensor]:
-    result = retrain._find_json(stores, key)
+    result = train._find_json(stores, key)
     return Bundle.from_bytes(stores.bucket.read(result["bundle_key"]), expected_sha256=result["bundle_sha256"]).state
 
 
@@ -124,17 +124,17 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     )
     recipe = TrainRecipe.from_json(RECIPE)
     work = NightlyWork(study=plan, recipe=recipe)
-    tuned = retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work)
+    tuned = tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)
     folder = study_folder(tuned["study_name"])
     left = {found.key.removeprefix(f"{folder}/") for found in stores.bucket.list(f"{folder}/")}
     assert left >= {"trials.json", "trials.csv", "history.png", "parallel_coordinate.png"}
     assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
-    assert retrain.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
+    assert tune.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
 
 
 def test_the_pixels_of_a_snapshot_come_with_the_places_of_its_fractures(facts, snapshot_id):
     settings = Settings(_env_file=None, **facts)
-    data = retrain.open_pixels(open_context(settings), settings, snapshot_id=snapshot_id, size_px=64)
+    data = pixels.open_pixels(open_context(settings), settings, snapshot_id=snapshot_id, size_px=64)
     assert data.boxes.shape[::2] == (len(data.labels), 4)
     np.testing.assert_array_equal(data.boxes.any(axis=(1, 2)), data.labels == 1)
     anywhere = (data.boxes == np.array(WHOLE, np.float32)).all(axis=2).any(axis=1)
@@ -156,6 +156,6 @@ def test_a_full_bucket_costs_the_checkpoint_and_not_the_training(facts, snapshot
     monkeypatch.setattr(stores.bucket, "write", refuse_checkpoints)
     with caplog.at_level(logging.WARNING):
         recipe = {**RECIPE, "epochs": 1}
-        trained = retrain.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
+        trained = train.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
     assert trained["best_epoch"] == 1
     assert "no checkpoint this time, the training goes on: Object storage has no space left" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from stored_rows import arrival, claim, freeze, receive, received, sha
 
 from fracture_ml.core.errors import UnknownRadiograph
-from fracture_ml.core.records import Box, LabelSource, LabelValue
+from fracture_ml.core.records import LabelSource, LabelValue
 from fracture_ml.stores.database import transaction
 
 
@@ -213,13 +213,6 @@ def test_radiographs_are_told_about_in_the_order_asked_and_a_missing_one_is_an_e
     assert numbers["is_rgb"] == 1.0 and numbers["width_px"] == 3000.0
     with pytest.raises(UnknownRadiograph):
         stores.radiographs.stored([ids[0], 999])
-
-
-def test_boxes_of_several_labels_are_collected_once_each(stores):
-    box = Box(x=1, y=2, width=3, height=4)
-    claims = [claim("a", boxes=(box,)), claim("a", boxes=(box, Box(x=9, y=9, width=1, height=1)), reader="r")]
-    ids = receive(stores, arrival("a", claims=claims), arrival("b"))
-    assert stores.radiographs.boxes_of(ids) == {ids[0]: [box, Box(x=9, y=9, width=1, height=1)]}
 
 
 def test_a_study_that_is_on_the_worklist_keeps_its_key(stores):

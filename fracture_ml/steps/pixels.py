@@ -1,0 +1,77 @@
+"""A snapshot as training, tuning and evaluation see it: pixels, labels and boxes, row by row."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
+from fracture_ml.core.records import SnapshotMember, Split
+from fracture_ml.data.boxes import boxes_in_square
+from fracture_ml.data.cache import PixelCache
+from fracture_ml.model.inference import freeze_for_inference
+from fracture_ml.model.network import build_network
+from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+from fracture_ml.training.loop import predict_logits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotPixels:
+    """A snapshot's radiographs as one array, and where each member stands in it."""
+
+    pixels: np.ndarray  # uint8, (N, S, S)
+    labels: np.ndarray  # int64, (N,), 1 = fracture
+    boxes: np.ndarray  # float32, (N, K, 4), the fractures' places, as data/boxes.py makes them
+    members: tuple[SnapshotMember, ...]  # of each row
+
+    def rows_of(self, split: Split) -> np.ndarray:
+        return np.array([row for row, member in enumerate(self.members) if member.split == split], dtype=np.int64)
+
+
+def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px: int) -> SnapshotPixels:
+    """Decode the snapshot once per image size; the next task finds the array on disk."""
+    members = {member.sha256: member for member in stores.snapshots.members_of(snapshot_id)}
+    started = time.monotonic()
+    cache = PixelCache.build(
+        stores.radiographs.stored([member.radiograph_id for member in members.values()]),
+        size_px,
+        folder=settings.cache_dir,
+        read=stores.bucket.read,
+        limits=decode_limits(settings),
+        max_bytes=int(settings.cache_max_gib * 2**30),
+    )
+    log.info("pixels: %d at %d px, ready after %.1f s", len(cache.pixels), size_px, time.monotonic() - started)
+    for sha256, reason in cache.failed.items():
+        log.warning("radiograph %s is left out of training: %s", sha256[:12], reason)
+    rows = sorted(cache.row_of, key=cache.row_of.__getitem__)
+    in_order = tuple(members[sha256] for sha256 in rows)
+    size_of = stores.radiographs.sizes_of([member.radiograph_id for member in in_order])
+    return SnapshotPixels(
+        pixels=cache.pixels,
+        labels=np.array([member.label for member in in_order], dtype=np.int64),
+        boxes=boxes_in_square([(one.label, one.boxes, *size_of[one.radiograph_id]) for one in in_order]),
+        members=in_order,
+    )
+
+
+def logits_as_scored(
+    state: Mapping[str, Tensor],
+    data: SnapshotPixels,
+    rows: np.ndarray,
+    spec: PreprocessSpec,
+    recipe: TrainRecipe,
+    device: torch.device,
+) -> np.ndarray:
+    """float32, (n, 2), from the very network that scoring uses, so that thresholds chosen on them hold there."""
+    network = build_network()
+    network.load_state_dict(state)
+    frozen = freeze_for_inference(network, device, mirrors=recipe.mirrored_scoring)
+    return predict_logits(frozen, data.pixels, rows, spec, device)

@@ -1,0 +1,131 @@
+"""A trained bundle is evaluated once on the locked test split, described, and registered as a version."""
+
+import logging
+
+import numpy as np
+
+from fracture_ml.core.records import EvaluationScore, Split
+from fracture_ml.evaluation import figures
+from fracture_ml.evaluation.calibration import Calibration
+from fracture_ml.evaluation.metrics import evaluate, subgroup_table
+from fracture_ml.evaluation.shortcuts import audit
+from fracture_ml.model.bundle import Bundle
+from fracture_ml.model.device import choose_device
+from fracture_ml.steps.context import code_version
+from fracture_ml.steps.model_card import bundle_folder, write_model_card
+from fracture_ml.steps.pixels import SnapshotPixels, logits_as_scored, open_pixels
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_and_register(
+    stores: Stores, settings: Settings, *, snapshot_id: str, study_name: str | None, trained: dict
+) -> int:
+    """Evaluate a trained bundle once on the locked test split, write its model card, and register it.
+
+    Returns: the version; the same one for the same snapshot, recipe and code.
+    Raises:  BundleMismatch.
+    """
+    known = stores.registry.find_version(snapshot_id, trained["recipe_id"], code_version())
+    if known is not None:
+        log.info("already registered: version %d", known.version)
+        return known.version
+
+    bundle = Bundle.from_bytes(stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"])
+    data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=bundle.recipe.image_size_px)
+    test = data.rows_of(Split.TEST)
+    stores.snapshots.count_look(snapshot_id, "test", f"recipe {trained['recipe_id'][:12]}")
+    logits = logits_as_scored(
+        bundle.state, data, test, bundle.preprocess, bundle.recipe, choose_device(settings.device)
+    )
+    scores = Calibration.from_json(bundle.calibration).calibrated(logits)
+
+    members = [data.members[row] for row in test]
+    ids = [member.radiograph_id for member in members]
+    subgroups = stores.radiographs.subgroups_of(ids)
+    labels = data.labels[test]
+    metrics = evaluate(
+        scores,
+        labels,
+        [member.group_key for member in members],
+        bundle.operating_points,
+        prevalence=settings.prevalence,
+    )
+    metrics["subgroups"] = subgroup_table(
+        scores,
+        labels,
+        [subgroups[i] for i in ids],
+        bundle.operating_points,
+        groups=[member.group_key for member in members],
+    )
+    metrics["shortcut_audit"] = _shortcuts(stores, data, test, scores)
+    metrics["calibration"] = dict(bundle.calibration)
+    metrics["looks_at_the_test_split"] = stores.snapshots.looks_of(snapshot_id)
+
+    for name, png in _figures(scores, labels, bundle).items():
+        stores.bucket.write(f"{bundle_folder(trained['bundle_key'])}/{name}.png", png, "image/png")
+    version = stores.registry.register(
+        snapshot_id=snapshot_id,
+        recipe_id=trained["recipe_id"],
+        recipe=bundle.recipe.to_json(),
+        study_name=study_name,
+        bundle_key=trained["bundle_key"],
+        bundle_sha256=trained["bundle_sha256"],
+        metrics=metrics,
+        operating_points=bundle.operating_points,
+        code_version=code_version(),
+        scores=[
+            EvaluationScore(
+                radiograph_id=member.radiograph_id,
+                group_key=member.group_key,
+                label=member.label,
+                score=float(score),
+                subgroups=subgroups[member.radiograph_id],
+            )
+            for member, score in zip(members, scores, strict=True)
+        ],
+        actor="retrain",
+    ).version
+    write_model_card(stores, version)
+    for document in ("model_card.html", "loss_plot.png", "accuracy_plot.png"):
+        log.info("in Airflow, behind the login: /fracture-worklist/models/%d/%s", version, document)
+    auroc = metrics["auroc"]
+    log.info(
+        "version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high"))
+    )
+    return version
+
+
+def _rounded(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: np.ndarray) -> dict:
+    """How well the files' own facts, without the pixels, predict the label on the same test rows."""
+    facts = stores.radiographs.file_facts_of([member.radiograph_id for member in data.members])
+    names = sorted(next(iter(facts.values())))
+    table = np.array(
+        [[facts[member.radiograph_id][name] for name in names] for member in data.members], dtype=np.float64
+    )
+    return audit(
+        table,
+        names,
+        data.labels,
+        data.rows_of(Split.TRAIN),
+        test,
+        groups=[member.group_key for member in data.members],
+        model_scores=scores,
+    )
+
+
+def _figures(scores: np.ndarray, labels: np.ndarray, bundle: Bundle) -> dict[str, bytes]:
+    points = bundle.operating_points
+    return {
+        "roc_plot": figures.roc_plot(scores, labels, points),
+        "precision_recall_plot": figures.precision_recall_plot(scores, labels, points),
+        "reliability_plot": figures.reliability_plot(scores, labels),
+        "confusion_plot": figures.confusion_plot(scores, labels, points),
+        "score_histogram": figures.score_histogram(scores, labels, points),
+    }

@@ -1,0 +1,126 @@
+"""The final training of one recipe: trained, calibrated, its operating points chosen, its bundle stored."""
+
+import json
+import logging
+
+from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable
+from fracture_ml.core.recipe import TrainRecipe
+from fracture_ml.core.records import Split
+from fracture_ml.evaluation import figures
+from fracture_ml.evaluation.calibration import fit_temperature
+from fracture_ml.evaluation.operating_points import choose
+from fracture_ml.model.bundle import Bundle
+from fracture_ml.model.device import choose_device
+from fracture_ml.steps.context import code_version
+from fracture_ml.steps.initial_weights import initial_weights
+from fracture_ml.steps.pixels import logits_as_scored, open_pixels
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores import Stores
+from fracture_ml.training.loop import train as train_network
+from fracture_ml.training.state import EpochRecord
+
+log = logging.getLogger(__name__)
+
+
+def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict) -> dict:
+    """Train one recipe, calibrate it and choose its operating points on the validation split, and store its bundle.
+
+    Returns: {"recipe_id", "bundle_key", "bundle_sha256", "folder"}; the folder holds history and plots.
+    """
+    chosen = TrainRecipe.from_json(recipe)
+    folder = f"training/{snapshot_id[:16]}-{chosen.id[:16]}-{code_version().replace('+', '-')}"
+    checkpoint_key = f"{folder}/checkpoint.pt"
+    if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
+        log.info("already trained: %s", folder)
+        stores.bucket.delete(checkpoint_key)
+        return known
+    initial_state, weights_used = initial_weights(stores, settings, chosen)
+    chosen = chosen.with_changes(initial_weights=weights_used)
+    log.info("initial weights: %s", weights_used)
+    data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=chosen.image_size_px)
+    device = choose_device(settings.device)
+    validation = data.rows_of(Split.VALIDATION)
+    trained = train_network(
+        data.pixels,
+        data.labels,
+        data.boxes,
+        data.rows_of(Split.TRAIN),
+        validation,
+        chosen,
+        device,
+        initial_state=initial_state,
+        on_epoch=lambda record: _log_epoch(record, chosen.epochs),
+        resume=_find(stores, checkpoint_key),
+        keep=lambda checkpoint: _keep(stores, checkpoint_key, checkpoint),
+        keep_every_s=settings.checkpoint_seconds,
+    )
+
+    logits = logits_as_scored(trained.state, data, validation, trained.spec, chosen, device)
+    calibration = fit_temperature(logits, data.labels[validation])
+    bundle = Bundle(
+        state=trained.state,
+        recipe=chosen,
+        preprocess=trained.spec,
+        calibration=calibration.to_json(),
+        operating_points=choose(
+            calibration.calibrated(logits),
+            data.labels[validation],
+            target_sensitivity=chosen.target_sensitivity,
+            target_specificity=chosen.target_specificity,
+        ),
+        code_version=code_version(),
+        snapshot_id=snapshot_id,
+    )
+    content, sha256 = bundle.to_bytes()
+    history = [record.to_json() for record in trained.history]
+    bundle_key = f"models/{sha256[:16]}/bundle.pt"
+    stores.bucket.write(bundle_key, content)
+    stores.bucket.write(f"{folder}/history.json", json.dumps(history).encode(), "application/json")
+    for name, picture in (("loss_plot", figures.loss_plot), ("accuracy_plot", figures.accuracy_plot)):
+        png = picture(history, best_epoch=trained.best_epoch)
+        stores.bucket.write(f"models/{sha256[:16]}/{name}.png", png, "image/png")
+    result = {
+        "recipe_id": chosen.id,
+        "bundle_key": bundle_key,
+        "bundle_sha256": sha256,
+        "folder": folder,
+        "best_epoch": trained.best_epoch,
+    }
+    stores.bucket.write(f"{folder}/trained.json", json.dumps(result).encode(), "application/json")
+    stores.bucket.delete(checkpoint_key)
+    return result
+
+
+def _log_epoch(record: EpochRecord, epochs: int) -> None:
+    log.info(
+        "epoch %d of %d: train loss %.4f accuracy %.3f; validation loss %.4f accuracy %.3f AUROC %s; lr %.2g; %.1f s",
+        record.epoch,
+        epochs,
+        record.train_loss,
+        record.train_accuracy,
+        record.validation_loss,
+        record.validation_accuracy,
+        "undefined" if record.validation_auroc is None else f"{record.validation_auroc:.3f}",
+        record.lr,
+        record.seconds,
+    )
+
+
+def _keep(stores: Stores, key: str, checkpoint: bytes) -> None:
+    """A training does not end because its checkpoint cannot be written."""
+    try:
+        stores.bucket.write(key, checkpoint)
+    except StorageUnavailable as error:
+        log.warning("no checkpoint this time, the training goes on: %s", error)
+
+
+def _find(stores: Stores, key: str) -> bytes | None:
+    try:
+        return stores.bucket.read(key)
+    except ObjectNotFound:
+        return None
+
+
+def _find_json(stores: Stores, key: str) -> dict | None:
+    content = _find(stores, key)
+    return None if content is None else json.loads(content)
