@@ -24,6 +24,7 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     frozen.fc = copy.deepcopy(network.fc)
     frozen.mirrors = mirrors
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    frozen.places = copy.deepcopy(network.places).to(dtype)
     _fold(frozen, "conv1", "bn1", dtype)
     for layer in (frozen.layer1, frozen.layer2, frozen.layer3, frozen.layer4):
         for block in layer:

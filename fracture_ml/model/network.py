@@ -29,9 +29,13 @@ class PlaceHeads(nn.Module):
             nn.init.constant_(layer.bias, _RARE)
 
     def forward(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature maps of stride 8 and 16 -> float32 logits, (B, S/8, S/8) and (B, S/16, S/16)."""
+        """The feature maps of stride 8 and 16 -> float32 logits, (B, S/8, S/8) and (B, S/16, S/16).
+
+        Computed in the precision of the heads' own weights.
+        """
+        dtype = self.fine.weight.dtype
         with torch.autocast(fine.device.type, enabled=False):
-            return self.fine(fine.float()).squeeze(1), self.middle(middle.float()).squeeze(1)
+            return self.fine(fine.to(dtype)).squeeze(1).float(), self.middle(middle.to(dtype)).squeeze(1).float()
 
 
 class Attention(NamedTuple):
