@@ -99,7 +99,7 @@ class TrainRecipe(_Described):
             _require(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0 to below 1")
         _require(0 <= self.flip_probability <= 1, f"flip_probability={self.flip_probability}: must be from 0 to 1")
         _require(0 <= self.rotation_degrees <= 180, f"rotation_degrees={self.rotation_degrees}: must be from 0 to 180")
-        _require(0 <= self.location_weight <= 100, f"location_weight={self.location_weight}: must be from 0 to 100")
+        _require(0 <= self.location_weight <= 10, f"location_weight={self.location_weight}: must be from 0 to 10")
         for name in ("target_sensitivity", "target_specificity"):
             _require(0.5 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0.5 to below 1")
 

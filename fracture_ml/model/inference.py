@@ -15,7 +15,8 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     """A copy with every batch norm folded into its convolution, on the device, channels last.
 
     Folding is computed in float32; then, where bfloat16 is fast, the convolutions' weights are cast once instead of at
-    every batch. The last layer stays float32. Use it under `autocast`, as any other network. It cannot be trained.
+    every batch; so are the place heads'. The last layer stays float32. Use it under `autocast`, as any other network.
+    It cannot be trained.
 
     Args: mirrors: average everything with what the mirror image gives.
     """

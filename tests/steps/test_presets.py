@@ -10,7 +10,7 @@ from fracture_ml.steps.presets import PRESETS, plan_of
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"location_weight": -0.1}, "location_weight=-0.1: must be from 0 to 100"),
+        ({"location_weight": -0.1}, "location_weight=-0.1: must be from 0 to 10"),
         ({"image_size_px": 100}, "image_size_px=100: must be a multiple of 32"),
         ({"label_smoothing": 0.1}, "unknown fields label_smoothing"),
         ({"first_size_px": 96}, "unknown fields first_size_px"),
