@@ -321,7 +321,8 @@ def test_down_leaves_no_process_and_no_port(stack: Installation):
     for port in (stack.ui_port, stack.postgres_port, *stack.s3_ports):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, port
-        assert not list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))
+    # The gRPC ports alone: a server of another day, killed on the port beside them, is not this stack's to tidy.
+    assert not [sock for port in stack.s3_ports for sock in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
     assert "Nothing runs" in stack.run("down").stdout
     assert "Nothing runs" in stack.run("status").stdout
 
