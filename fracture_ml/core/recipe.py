@@ -51,6 +51,7 @@ class TrainRecipe(_Described):
     """Everything that decides the trained weights except the data. Stored as JSON beside them."""
 
     image_size_px: int = 224
+    smallest_image_size_px: int = 0  # the first epochs see, growing from there (loop.image_size); 0: the full size
     batch_size: int = 32
     peak_lr: float = 1e-3
     scheduler: str = "cosine"
@@ -81,6 +82,10 @@ class TrainRecipe(_Described):
         _require(
             self.image_size_px % 32 == 0 and 32 <= self.image_size_px <= 1024,
             f"image_size_px={self.image_size_px}: must be a multiple of 32 from 32 to 1024",
+        )
+        _require(
+            self.smallest_image_size_px % 32 == 0 and 0 <= self.smallest_image_size_px <= 1024,
+            f"smallest_image_size_px={self.smallest_image_size_px}: must be 0, or a multiple of 32 up to 1024",
         )
         _require(1 <= self.batch_size <= 1024, f"batch_size={self.batch_size}: must be from 1 to 1024")
         _require(0 < self.peak_lr <= 1, f"peak_lr={self.peak_lr}: must be above 0 and at most 1")

@@ -13,22 +13,31 @@ _POINTS_A_CELL = 4  # in each direction, by which the share of a cell that lies 
 
 
 class Views(NamedTuple):
-    """pixels: float32, (B, 1, S, S). theta: float32, (B, 2, 3), where they were taken from, as F.affine_grid has it."""
+    """pixels: float32, (B, 1, s, s). theta: float32, (B, 2, 3), where they were taken from, as F.affine_grid has it."""
 
     pixels: Tensor
     theta: Tensor
 
 
-def draw_views(pixels: Tensor, spec: PreprocessSpec, recipe: TrainRecipe, generator: torch.Generator) -> Views:
+def draw_views(
+    pixels: Tensor,
+    spec: PreprocessSpec,
+    recipe: TrainRecipe,
+    generator: torch.Generator,
+    *,
+    size_px: int | None = None,
+) -> Views:
     """Rotate, scale, shift, mirror, brighten and contrast each image by amounts drawn anew for it.
 
     What comes in from outside the frame is black. Brightness is a share of the full 8-bit scale; contrast turns about
     the training mean. No value is read back to the host.
 
     Args:    pixels: float32, (B, 1, S, S), from to_model_input with the same spec. generator: on the same device.
+             size_px: of the views; None: S.
     """
-    size = pixels.shape[0]
-    draws = torch.rand(7, size, generator=generator, device=pixels.device)  # 0 to 1
+    count, channels, full_px, _ = pixels.shape
+    side_px = size_px or full_px
+    draws = torch.rand(7, count, generator=generator, device=pixels.device)  # 0 to 1
     either_way = 2 * draws - 1  # -1 to 1
     angle = either_way[0] * math.radians(recipe.rotation_degrees)
     zoom = 1 + either_way[1] * recipe.scale_range
@@ -41,11 +50,11 @@ def draw_views(pixels: Tensor, spec: PreprocessSpec, recipe: TrainRecipe, genera
         [torch.stack([mirror * cos, -mirror * sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1
     )  # (B, 2, 3)
     black = -spec.mean / spec.std
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    grid = F.affine_grid(theta, [count, channels, side_px, side_px], align_corners=False)
     seen = F.grid_sample(pixels - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
-    contrast = (1 + either_way[5] * recipe.contrast_range).view(size, 1, 1, 1)
-    brightness = (either_way[6] * recipe.brightness_range / spec.std).view(size, 1, 1, 1)
+    contrast = (1 + either_way[5] * recipe.contrast_range).view(count, 1, 1, 1)
+    brightness = (either_way[6] * recipe.brightness_range / spec.std).view(count, 1, 1, 1)
     return Views(seen * contrast + brightness, theta)
 
 

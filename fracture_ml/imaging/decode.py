@@ -93,13 +93,22 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, at_least_px: i
     return read_picture(data, limits, at_least_px=at_least_px).pixels
 
 
-def read_picture(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, at_least_px: int | None = None) -> Picture:
-    """Like `decode`, with what the file says about the image. Decodes once."""
+def read_picture(
+    data: bytes,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    *,
+    at_least_px: int | None = None,
+    colours_checked: bool = False,
+) -> Picture:
+    """Like `decode`, with what the file says about the image. Decodes once.
+
+    Args: colours_checked: these bytes were decoded before and are grey: a JPEG's colours are not decoded again.
+    """
     media_type = sniff(data)
     if len(data) > limits.max_bytes:
         raise TooLarge(f"{len(data):,} bytes, and at most {limits.max_bytes:,} are admitted.")
     if media_type is MediaType.JPEG:
-        picture = _read_jpeg(data, limits, at_least_px)
+        picture = _read_jpeg(data, limits, at_least_px, colours_checked)
     elif media_type is MediaType.PNG:
         picture = _read_png(data, limits)
     else:
@@ -118,7 +127,7 @@ def _require_size(width_px: int, height_px: int, limits: DecodeLimits) -> None:
         )
 
 
-def _read_jpeg(data: bytes, limits: DecodeLimits, at_least_px: int | None) -> Picture:
+def _read_jpeg(data: bytes, limits: DecodeLimits, at_least_px: int | None, colours_checked: bool) -> Picture:
     structure = read_jpeg_structure(data)
     width_px, height_px = structure.width_px, structure.height_px
     _require_size(width_px, height_px, limits)
@@ -130,7 +139,7 @@ def _read_jpeg(data: bytes, limits: DecodeLimits, at_least_px: int | None) -> Pi
     if at_least_px is not None:
         share = at_least_px / max(width_px, height_px)
         shrink_to = (max(1, math.ceil(width_px * share)), max(1, math.ceil(height_px * share)))
-    pixels = _grey_of(_decoded(structure.image_only, "JPEG", limits, shrink_to))
+    pixels = _grey_of(_decoded(structure.image_only, "JPEG", shrink_to, "L" if colours_checked else None))
     require_whole_scan(pixels)
     turns, mirrored = _TURNS[structure.orientation]
     pixels = np.rot90(pixels, turns)
@@ -155,7 +164,7 @@ def _read_png(data: bytes, limits: DecodeLimits) -> Picture:
         raise NotARadiograph("An animated PNG is not a radiograph: send each frame as a file of its own.")
     structure.require_whole()
     return Picture(
-        pixels=_grey_of(_decoded(structure.image_only, "PNG", limits, None)),
+        pixels=_grey_of(_decoded(structure.image_only, "PNG")),
         width_px=structure.width_px,
         height_px=structure.height_px,
         bits_stored=structure.bits,
@@ -185,12 +194,14 @@ def _read_dicom(data: bytes, limits: DecodeLimits) -> Picture:
     )
 
 
-def _decoded(image_only: bytes, kind: str, limits: DecodeLimits, shrink_to: tuple[int, int] | None) -> Image.Image:
-    """Pillow's image, loaded. Only bytes whose structure was checked come here."""
+def _decoded(
+    image_only: bytes, kind: str, shrink_to: tuple[int, int] | None = None, mode: str | None = None
+) -> Image.Image:
+    """Pillow's image, loaded; a JPEG's in the size and mode that are asked for. Bytes come with a checked structure."""
     try:
         image = Image.open(io.BytesIO(image_only), formats=[kind])
-        if shrink_to is not None:
-            image.draft(None, shrink_to)
+        if kind == "JPEG":
+            image.draft(mode, shrink_to)
         image.load()
     except Image.DecompressionBombError:
         raise TooLarge("More pixels than the decoder admits.") from None

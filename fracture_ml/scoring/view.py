@@ -27,7 +27,7 @@ class View:
         """
         if self.data is None:
             return self.shown
-        return _shrunk(read_picture(self.data, limits, at_least_px=LONGEST_SIDE_PX).pixels)
+        return _shrunk(read_picture(self.data, limits, at_least_px=LONGEST_SIDE_PX, colours_checked=True).pixels)
 
 
 def view_of(data: bytes, limits: DecodeLimits, *, image_size_px: int) -> View:

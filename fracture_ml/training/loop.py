@@ -96,6 +96,7 @@ def train(
     while state.epoch <= recipe.epochs and not _waited_in_vain(state, recipe):
         began = time.perf_counter() - state.seconds
         state.network.train()
+        size_px = image_size(recipe, state.epoch)
         batches = shuffled_batches(train_rows, labels, recipe, state.order)
         for on_host in islice(batches, state.batch, None):
             stopping = should_stop is not None and should_stop()
@@ -110,8 +111,8 @@ def train(
             rows = on_host.to(device, non_blocking=True)
             truth = targets[rows]  # (B,)
             batch = to_model_input(_take(pixels, on_host, device), spec)  # (B, 1, S, S)
-            seen, theta = draw_views(batch, spec, recipe, state.distortion)
-            places = places_of(theta, squares[rows], known[rows], recipe.image_size_px) if asks_for_places else None
+            seen, theta = draw_views(batch, spec, recipe, state.distortion, size_px=size_px)
+            places = places_of(theta, squares[rows], known[rows], size_px) if asks_for_places else None
             logits = gradients.compute(seen, truth, places)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
@@ -186,6 +187,17 @@ def learning_rate(recipe: TrainRecipe, epochs_done: float) -> float:
     return recipe.peak_lr
 
 
+def image_size(recipe: TrainRecipe, epoch: int) -> int:
+    """The side in pixels at which an epoch, from 1, sees the images; they are validated at the full size throughout.
+
+    The sizes from the smallest to the full one, 32 px apart, share the epochs equally: the first ones learn what is
+    coarse for a fraction of the cost (progressive learning: Tan and Le, EfficientNetV2, 2021).
+    """
+    full_px = recipe.image_size_px
+    sizes_px = range(min(recipe.smallest_image_size_px or full_px, full_px), full_px + 1, 32)
+    return sizes_px[(epoch - 1) * len(sizes_px) // recipe.epochs]
+
+
 def on_device_if_it_fits(pixels: Tensor | np.ndarray, device: torch.device) -> Tensor:
     """`pixels` as one tensor on the device, or, where a GPU has no room, as the memory map that it was.
 
@@ -239,7 +251,8 @@ def _clip_in_the_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None
 
 
 def _waited_in_vain(state: TrainingState, recipe: TrainRecipe) -> bool:
-    return 0 < recipe.early_stopping_epochs <= len(state.history) - state.best_epoch
+    at_full_size = sum(image_size(recipe, record.epoch) == recipe.image_size_px for record in state.history)
+    return 0 < recipe.early_stopping_epochs <= min(len(state.history) - state.best_epoch, at_full_size)
 
 
 def _class_weights(train_labels: np.ndarray, device: torch.device) -> Tensor:

@@ -74,6 +74,11 @@ def test_no_augmentation_leaves_the_image_as_it_is():
     torch.testing.assert_close(_augmented(_input()), _input(), atol=1e-4, rtol=0)
 
 
+def test_a_view_of_half_the_size_is_the_mean_of_each_four_pixels():
+    half = draw_views(_input(), SPEC, STILL, torch.Generator(), size_px=16).pixels
+    torch.testing.assert_close(half, torch.nn.functional.avg_pool2d(_input(), 2), atol=1e-4, rtol=0)
+
+
 def test_a_flip_mirrors_left_and_right_exactly():
     torch.testing.assert_close(_augmented(_input(), flip_probability=1.0), _input().flip(3), atol=1e-4, rtol=0)
 

@@ -62,6 +62,16 @@ def test_the_frozen_network_finds_the_same_evidence(network):
     assert np.corrcoef(plain.ravel(), quick.ravel())[0, 1] > 0.99
 
 
+def test_the_frozen_network_finds_the_same_feature_maps_for_the_places(network):
+    images = torch.randn(2, 1, 96, 96)
+    frozen = freeze_for_inference(network, torch.device("cpu"))
+    with torch.inference_mode(), autocast(torch.device("cpu")):
+        for plain, quick in zip(network.feature_maps(images), frozen.feature_maps(images), strict=True):
+            assert plain.shape == quick.shape
+            difference = (plain.float() - quick.float()).abs()
+            assert difference.mean() < 0.02 * plain.float().abs().mean()
+
+
 @pytest.mark.parametrize(("width", "height"), [(400, 200), (200, 400), (300, 300)])
 def test_the_letterbox_is_undone_and_a_hot_place_comes_back_where_it_was(width, height):
     geometry = LetterboxGeometry.of(width, height, 224)

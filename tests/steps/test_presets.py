@@ -13,7 +13,7 @@ from fracture_ml.steps.presets import PRESETS, plan_of
         ({"location_weight": -0.1}, "location_weight=-0.1: must be from 0 to 10"),
         ({"image_size_px": 100}, "image_size_px=100: must be a multiple of 32"),
         ({"label_smoothing": 0.1}, "unknown fields label_smoothing"),
-        ({"first_size_px": 96}, "unknown fields first_size_px"),
+        ({"smallest_image_size_px": 48}, "smallest_image_size_px=48: must be 0, or a multiple of 32"),
     ],
 )
 def test_a_recipe_out_of_its_bounds_is_a_sentence_that_names_the_field(fields, says):

@@ -10,7 +10,7 @@ from fracture_ml.data.preprocess import measure_spec
 from fracture_ml.evaluation.calibration import fit_temperature
 from fracture_ml.model.network import build_network
 from fracture_ml.training import loop
-from fracture_ml.training.loop import EpochRecord, learning_rate, predict_logits, train
+from fracture_ml.training.loop import EpochRecord, image_size, learning_rate, predict_logits, train
 from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 
 CPU = torch.device("cpu")
@@ -93,6 +93,38 @@ def test_the_schedules_warm_up_and_come_down():
     assert rates("cosine") == pytest.approx([0.25, 1.0, 0.5, 0.0])
     assert rates("step") == pytest.approx([0.25, 1.0, 0.1, 0.01])
     assert rates("constant") == pytest.approx([0.25, 1.0, 1.0, 1.0])
+
+
+def test_the_sizes_from_the_smallest_to_the_full_one_share_the_epochs():
+    growing = TrainRecipe(image_size_px=128, smallest_image_size_px=64, epochs=7)
+    assert [image_size(growing, epoch) for epoch in range(1, 8)] == [64, 64, 64, 96, 96, 128, 128]
+    small = growing.with_changes(image_size_px=32)
+    for recipe in (small, small.with_changes(smallest_image_size_px=0)):
+        assert {image_size(recipe, epoch) for epoch in range(1, 8)} == {32}
+
+
+def test_images_that_grow_are_seen_at_each_size_and_validated_at_the_full_one(drawn, monkeypatch):
+    pixels, labels, boxes = drawn
+    pixels = pixels.repeat(2, axis=1).repeat(2, axis=2)  # (N, 64, 64)
+    recipe = RECIPE.with_changes(
+        image_size_px=64,
+        smallest_image_size_px=32,
+        location_weight=0.5,
+        epochs=6,
+        peak_lr=1e-12,
+        selection_metric="auroc",
+        early_stopping_epochs=1,
+    )
+    seen, asked = [], []
+    forward = loop.FractureNetwork.feature_maps
+    monkeypatch.setattr(
+        loop.FractureNetwork,
+        "feature_maps",
+        lambda self, x: (seen if self.training else asked).append(x.shape[-1]) or forward(self, x),
+    )
+    trained = train(pixels, labels, boxes, TRAIN, VALIDATION, recipe, CPU)
+    assert seen[:12] == [32] * 12 and set(seen[12:]) == set(asked) == {64}  # four batches an epoch
+    assert len(trained.history) == max(4, trained.best_epoch + 1) < 6  # none waits in vain while the images grow
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_remedy(drawn):
