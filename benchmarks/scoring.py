@@ -12,10 +12,12 @@ weights, with operating points that flag a fifth of the images.
     with_large_originals_over_forward_only    12 % of the originals are 2304 x 2880
     max_probability_difference         to the plain float32 network on the same decoded input
     decisions_that_differ              at either operating point, where its score is further from it than 0.02
+    workers_speed_up                   of two and of four processes of one thread over one of them, on one backlog: on
+                                       two cores more than 2 cannot be had
     peak_memory_ratio                  resident memory at its highest of a process that scores many over one of few
 
     python -m benchmarks.scoring [--json FILE] [--data FOLDER] [--images 1536] [--rounds 3] [--image-size-px 224]
-        [--memory-images 1000 10000] [--memory-image-size-px 64]
+        [--worker-images 512] [--memory-images 1000 10000] [--memory-image-size-px 64]
 """
 
 import argparse
@@ -23,6 +25,7 @@ import io
 import multiprocessing
 import re
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -147,6 +150,35 @@ def agreement(bundle: Bundle, files: Sequence[bytes]) -> dict:
     }
 
 
+def workers_speed_up(servers: Servers, bundle: Bundle, files: Sequence[bytes]) -> dict:
+    """Images per second of processes that share a backlog, from the first one's start to the last one's end."""
+    stores = servers.create("workers")
+    receive(stores, files)
+    settings = servers.settings("workers").model_copy(update={"threads": 1})
+    rates = {}
+    for count in (1, 2, 4):
+        version = promote(stores, bundle, f"{count} workers").version
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Manager() as manager, ProcessPoolExecutor(count, mp_context=spawn) as pool:
+            ready = manager.Barrier(count)
+            times = list(pool.map(_times_of_a_run, *([one] * count for one in (settings, version, ready))))
+        if missing := stores.predictions.reconcile(version)["missing"]:
+            raise SystemExit(f"{missing} images have no outcome of {count} workers: nothing was measured")
+        rates[count] = len(files) / (max(end for _, end in times) - min(start for start, _ in times))
+    return {
+        "workers_images_per_s": {str(count): rate for count, rate in rates.items()},
+        "workers_speed_up": {str(count): rates[count] / rates[1] for count in (2, 4)},
+    }
+
+
+def _times_of_a_run(settings: Settings, version: int, ready: threading.Barrier) -> tuple[float, float]:
+    stores = open_context(settings)
+    ready.wait(timeout=120)
+    started = time.monotonic()
+    score_batch(stores, settings, version=version, first=1, last=stores.radiographs.newest_id())
+    return started, time.monotonic()
+
+
 def peak_memory(servers: Servers, bundle: Bundle, files: Sequence[bytes], counts: Sequence[int]) -> dict:
     """Of a new process for each count: the highest resident memory while it scores a backlog of that many."""
     peaks = {}
@@ -206,6 +238,7 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
     for name, values in ratios.items():
         result |= {name: statistics.median(values), f"{name}_range": [min(values), max(values)]}
     result |= agreement(bundle, usual[: min(200, len(usual))])
+    result |= workers_speed_up(servers, bundle, usual[: options.worker_images])
     small = random_bundle(usual[:64], image_size_px=options.memory_image_size_px)
     return result | peak_memory(servers, small, usual, options.memory_images)
 
@@ -216,6 +249,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1536)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--image-size-px", type=int, default=224)
+    parser.add_argument("--worker-images", type=int, default=512)
     parser.add_argument("--memory-images", type=int, nargs=2, default=(1000, 10_000))
     parser.add_argument("--memory-image-size-px", type=int, default=64)
     report_with_servers(parser, measure)

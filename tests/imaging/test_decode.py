@@ -164,6 +164,17 @@ def test_a_jpeg_is_decoded_smaller_only_as_far_as_was_asked():
     assert (picture.width_px, picture.height_px) == (600, 800)
 
 
+@pytest.mark.parametrize("at_least_px", [None, 100])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_whose_colours_were_checked_gives_the_same_picture_without_them(mode, at_least_px):
+    data = jpeg_of(Image.fromarray(limb(800, 600)).convert(mode))
+    with_colours = read_picture(data, at_least_px=at_least_px)
+    quick = read_picture(data, at_least_px=at_least_px, colours_checked=True)
+    assert quick.photometric == with_colours.photometric
+    assert quick.pixels.shape == with_colours.pixels.shape
+    assert np.abs(quick.pixels.astype(int) - with_colours.pixels).max() <= 2  # levels: YCbCr, RGB, and grey again round
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_is_turned_as_its_exif_says(orientation):
     exif = Image.Exif()
