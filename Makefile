@@ -1,6 +1,6 @@
 # One target per thing that people do. Each needs Python 3.11 to 3.13 and nothing else; `install` makes .venv.
 #
-#   make demo [DATA=folder] [PRESET=demo|cpu|nightly|full]     the main job, end to end, through Airflow
+#   make demo [DATA=folder] [PRESET=demo|cpu|cpu_hour|nightly|full]     the main job, end to end, through Airflow
 #   make up | down                                             the embedded Postgres, S3 and Airflow
 #   make test | lint | bench                                   what the repository claims, checked
 #   make lock                                                  resolve the dependencies anew

@@ -4,9 +4,9 @@
 ResNet50 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new
 since the last trained snapshot, the run is skipped, unless `force` is set.
 
-**Presets.** `demo`: minutes on a laptop. `cpu`: 40 minutes on 2 cores for some thousands of radiographs. `nightly`: a
-night on one GPU. `full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other field overrides its part of
-the preset where it is filled.
+**Presets.** `demo`: minutes on a laptop. `cpu`: 40 minutes on 2 cores for some thousands of radiographs; `cpu_hour`: an
+hour of it. `nightly`: a night on one GPU. `full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other
+field overrides its part of the preset where it is filled.
 
 **When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).
 `TrainingDiverged`: lower the learning rates. `OutOfMemory`: a smaller image size; before that, batches are halved and
@@ -67,7 +67,7 @@ OVERRIDES = {
         "preset": Param(
             "nightly",
             type="string",
-            enum=["demo", "cpu", "nightly", "full"],
+            enum=["demo", "cpu", "cpu_hour", "nightly", "full"],
             description="How much work the night may be.",
         ),
         "force": Param(
