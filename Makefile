@@ -26,12 +26,14 @@ up: install
 down: install
 	.venv/bin/fracture stack down
 
-# The tests of the whole stack wait for Airflow most of the time: they run beside the others, and are printed last.
+# The tests of the whole stack wait for Airflow most of the time: they run beside the others, and are printed last. They
+# have a folder of their own, since pytest closes the one that is shared to the system user whom Postgres runs as.
 test: lint
-	@said=$$(mktemp); .venv/bin/python -m pytest tests/stack >"$$said" 2>&1 & stack=$$!; \
+	@said=$$(mktemp); temp=$$(mktemp -d); \
+	PYTEST_DEBUG_TEMPROOT="$$temp" .venv/bin/python -m pytest tests/stack >"$$said" 2>&1 & stack=$$!; \
 	trap 'kill $$stack' INT TERM; \
 	.venv/bin/python -m pytest --ignore tests/stack; others=$$?; \
-	wait $$stack; stack=$$?; cat "$$said"; rm -f "$$said"; exit $$((others + stack))
+	wait $$stack; stack=$$?; cat "$$said"; rm -f "$$said"; [ $$stack != 0 ] || rm -rf "$$temp"; exit $$((others + stack))
 
 lint: install
 	.venv/bin/ruff check .
