@@ -4,8 +4,8 @@
 ResNet50 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new
 since the last trained snapshot, the run is skipped, unless `force` is set.
 
-**Presets.** `demo`: minutes on a laptop. `cpu`: 40 minutes on 2 cores for some thousands of radiographs; `cpu_hour`: an
-hour of it. `nightly`: a night on one GPU. `full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other
+**Presets.** `demo`: minutes on a laptop. `cpu`: 40 minutes on 2 cores for some thousands of radiographs. `cpu_hour`: an
+hour. `nightly`: a night on one GPU. `full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other
 field overrides its part of the preset where it is filled.
 
 **When it fails.** `NotEnoughData`: the sentence says what is missing (no labels, one class, fewer groups than folds).

@@ -18,7 +18,8 @@ stack_app = typer.Typer(no_args_is_help=True, help="The embedded Postgres, S3 an
 app.add_typer(stack_app, name="stack")
 console = Console()
 
-Preset = Annotated[str, typer.Option(help="demo, cpu, cpu_hour, nightly or full")]
+_PRESET = typer.Option(help="demo, cpu, cpu_hour, nightly or full")
+Preset = Annotated[str, _PRESET]
 SnapshotId = Annotated[str, typer.Argument(help="as `fracture snapshot` printed it")]
 
 
@@ -190,7 +191,7 @@ def monitor() -> None:
 @app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="a folder of your own radiographs with labels")] = None,
-    preset: Annotated[str | None, typer.Option(help="demo, cpu, cpu_hour, nightly or full")] = None,
+    preset: Annotated[str | None, _PRESET] = None,
 ) -> None:
     """Run the main job on this machine, from an empty folder to a filled worklist, through Airflow."""
     from fracture_ml.demo.run import run_demo

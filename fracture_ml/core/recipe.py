@@ -51,7 +51,7 @@ class TrainRecipe(_Described):
     """Everything that decides the trained weights except the data. Stored as JSON beside them."""
 
     image_size_px: int = 224
-    smallest_image_size_px: int = 0  # the first epochs see, growing from there (loop.image_size); 0: the full size
+    smallest_image_size_px: int = 0  # of the first epochs; later ones see more (loop.image_size); 0: no growth
     batch_size: int = 32
     peak_lr: float = 1e-3
     scheduler: str = "cosine"

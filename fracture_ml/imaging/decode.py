@@ -200,8 +200,7 @@ def _decoded(
     """Pillow's image, loaded; a JPEG's in the size and mode that are asked for. Bytes come with a checked structure."""
     try:
         image = Image.open(io.BytesIO(image_only), formats=[kind])
-        if kind == "JPEG":
-            image.draft(mode, shrink_to)
+        image.draft(mode, shrink_to)  # a JPEG alone heeds it
         image.load()
     except Image.DecompressionBombError:
         raise TooLarge("More pixels than the decoder admits.") from None

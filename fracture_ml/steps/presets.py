@@ -40,15 +40,8 @@ _ON_CPU = TrainRecipe(
 PRESETS = {
     # Minutes on 2 cores, for the drawn radiographs.
     "demo": NightlyWork(
-        study=StudyPlan(
-            batch_sizes=(32,),
-            peak_lrs=(1e-3,),
-            schedulers=("cosine", "step"),
-            trials=2,
-            epochs=1,
-            image_size_px=32,
-            metric="auroc",
-            time_budget_s=30,
+        study=replace(
+            _STUDY_ON_CPU, peak_lrs=(1e-3,), schedulers=("cosine", "step"), image_size_px=32, time_budget_s=30
         ),
         recipe=TrainRecipe(
             image_size_px=64,
