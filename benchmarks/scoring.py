@@ -17,7 +17,7 @@ weights, with operating points that flag a fifth of the images.
     peak_memory_ratio                  resident memory at its highest of a process that scores many over one of few
 
     python -m benchmarks.scoring [--json FILE] [--data FOLDER] [--images 1536] [--rounds 3] [--image-size-px 224]
-        [--worker-images 512] [--memory-images 1000 10000] [--memory-image-size-px 64]
+        [--worker-images 1024] [--memory-images 1000 10000] [--memory-image-size-px 64]
 """
 
 import argparse
@@ -45,6 +45,7 @@ from fracture_ml.imaging.decode import DecodeLimits
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import autocast, choose_device
 from fracture_ml.model.inference import freeze_for_inference
+from fracture_ml.scoring.score import BATCH_SIZE
 from fracture_ml.scoring.view import view_of
 from fracture_ml.steps.context import open_context
 from fracture_ml.steps.score import score_batch
@@ -52,14 +53,13 @@ from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
 DIFFERENCE = 0.02
-_BATCH_SIZE = {"cpu": 16, "cuda": 128}  # as the scorer's
 _ONE_BY_ONE_IMAGES = 48
 
 
 def forward_only(bundle: Bundle, device: torch.device, images: int) -> Callable[[], float]:
     """Call it for images per second of the frozen network on a ready batch, one thread per core as in scoring."""
     network = freeze_for_inference(bundle.build_network(torch.device("cpu")), device)
-    size, batch_size = bundle.preprocess.image_size_px, _BATCH_SIZE[device.type]
+    size, batch_size = bundle.preprocess.image_size_px, BATCH_SIZE[device.type]
     ready = torch.randn(batch_size, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     batches = max(1, round(images / batch_size / threads))
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1536)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--image-size-px", type=int, default=224)
-    parser.add_argument("--worker-images", type=int, default=512)
+    parser.add_argument("--worker-images", type=int, default=1024)
     parser.add_argument("--memory-images", type=int, nargs=2, default=(1000, 10_000))
     parser.add_argument("--memory-image-size-px", type=int, default=64)
     report_with_servers(parser, measure)

@@ -11,6 +11,8 @@ from torchvision.models.resnet import Bottleneck
 from fracture_ml.model.device import has_fast_bf16
 from fracture_ml.model.network import FractureNetwork
 
+_ONEDNN = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+
 
 def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirrors: bool = False) -> FractureNetwork:
     """A copy with every batch norm folded into its convolution, on the device, channels last.
@@ -28,7 +30,7 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     frozen.mirrors = mirrors
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     frozen.places = copy.deepcopy(network.places).to(dtype)
-    fuses = device.type == "cpu" and dtype == torch.bfloat16 and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    fuses = device.type == "cpu" and dtype == torch.bfloat16 and all(hasattr(torch.ops.mkldnn, name) for name in _ONEDNN)
     _fold(frozen, "conv1", "bn1", dtype)
     if fuses:
         frozen.conv1, frozen.relu = _FusedConvolution(frozen.conv1, "relu"), nn.Identity()
@@ -64,18 +66,31 @@ class _FusedConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, then: str) -> None:
         """then: "relu" or "none"."""
         super().__init__()
-        self.weight, self.bias = convolution.weight, convolution.bias
-        self._how = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+        self.register_buffer("weight", convolution.weight.detach())
+        self.register_buffer("bias", convolution.bias.detach())
+        self._where = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
         self._then = then
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._how, self._then, [], "")
+        x = x.to(self.bias.dtype)
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        return convolve(x, self._laid_out(x), self.bias, *self._where, self._then, [], "")
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """ReLU of `total` + convolution, written over `total`."""
         add = torch.ops.mkldnn._convolution_pointwise_.binary
-        return add(total, x, self.weight, self.bias, *self._how, "add", 1.0, "relu", [], "")
+        return add(total, x, self._laid_out(x), self.bias, *self._where, "add", 1.0, "relu", [], "")
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """The weights in oneDNN's order of memory, kept from the first batch on, whose size it is chosen for.
+
+        Inputs of another size get the same result; threads that begin together lay them out twice.
+        """
+        weight = self.weight
+        if not weight.is_mkldnn:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._where, list(x.shape))
+            self.weight = weight
+        return weight
 
 
 class _FusedBottleneck(nn.Module):

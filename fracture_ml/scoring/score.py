@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # A radiograph, and how to get its bytes; that raises an UnusableObject where there are none.
 Item = tuple[StoredRadiograph, Callable[[], bytes]]
 
-_BATCH_SIZE = {"cpu": 16, "cuda": 128}
+BATCH_SIZE = {"cpu": 16, "cuda": 128}  # by device
 _BATCHES_STAGED = 2  # fetched and decoded before the network asks for them
 _FETCHING_THREADS = 4  # beyond one per core: they wait for the bucket most of the time
 
@@ -76,7 +76,7 @@ class Scorer:
         self._calibration = Calibration.from_json(bundle.calibration)
         self._device = device
         self._limits = limits or DecodeLimits()
-        self.batch_size = batch_size or _BATCH_SIZE[device.type]
+        self.batch_size = batch_size or BATCH_SIZE[device.type]
         self._heat_maps = heat_maps
         self._threads_before = torch.get_num_threads()
         cores = threads or self._threads_before

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 from fracture_ml.core.errors import ObjectNotFound, UnusableObject
@@ -20,7 +21,7 @@ from fracture_ml.stores.predictions import PredictionRow
 
 log = logging.getLogger(__name__)
 
-_CLAIMS = 3  # at once: one is fed to the network, the next waits for its turn, the last one is written
+_CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the last one writes
 _WRITING_THREADS = 4
 
 
@@ -65,7 +66,9 @@ class _Worker:
         self._version = version
         self._scorer = scorer
         self._writing = writing
-        self._turn = threading.Lock()  # to feed the network: block after block, so that the oldest is done first
+        # To claim and to feed the network: block after block, so that the oldest is done first, and what this worker
+        # cannot begin with is left to others.
+        self._turn = threading.Lock()
 
     def score(self, blocks: Iterable[int]) -> Counter:
         """Every block that nobody else holds. Returns: counts: due, scored, rejected."""
@@ -79,31 +82,33 @@ class _Worker:
 
     def _score_block(self, block: int) -> Counter:
         """One transaction: claim, score, write the pictures, then the rows that name them."""
-        with self._stores.predictions.claim(self._version, block) as claim:
-            if claim is None or not (due := claim.due()):
-                return Counter()
-            rows = self._outcomes_of(block, due)
+        batches: list[Batch] = []
+        with ExitStack() as claimed:
+            claimed.callback(_cancel, batches)
+            with self._turn:
+                claim = claimed.enter_context(self._stores.predictions.claim(self._version, block))
+                if claim is None or not (due := claim.due()):
+                    return Counter()
+                self._feed(due, batches)
+            rows = self._outcomes_of(block, due, batches)
             claim.save(rows)
         rejected = sum(row.reason is not None for row in rows)
         return Counter(due=len(due), scored=len(rows) - rejected, rejected=rejected)
 
-    def _outcomes_of(self, block: int, due: Sequence[StoredRadiograph]) -> list[PredictionRow]:
-        """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
+    def _feed(self, due: Sequence[StoredRadiograph], batches: list[Batch]) -> None:
+        """Hand all of it to the scorer, as fast as that takes it; `batches` grows meanwhile."""
         size = self._scorer.batch_size
-        batches: list[Batch] = []
-        try:
-            with self._turn:
-                for start in range(0, len(due), size):
-                    items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
-                    batches.append(self._scorer.submit(items))
-            folder = f"attention/{self._version}/{block}/"
-            rows: list[PredictionRow] = []
-            for batch in batches:
-                rows += self._writing.map(partial(self._write_pictures, folder), batch.outcomes())
-        finally:
-            for batch in batches:
-                batch.cancel()
-        self._remove_leftovers(folder, rows)
+        for start in range(0, len(due), size):
+            items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
+            batches.append(self._scorer.submit(items))
+
+    def _outcomes_of(self, block: int, due: Sequence[StoredRadiograph], batches: Sequence[Batch]) -> list[PredictionRow]:
+        """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
+        folder = f"attention/{self._version}/{block}/"
+        rows: list[PredictionRow] = []
+        for batch in batches:
+            rows += self._writing.map(partial(self._write_pictures, folder), batch.outcomes())
+        self._remove_leftovers(folder, rows, due)
         return rows
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
@@ -130,10 +135,17 @@ class _Worker:
             **keys,
         )
 
-    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
+    def _remove_leftovers(
+        self, folder: str, rows: Sequence[PredictionRow], due: Sequence[StoredRadiograph]
+    ) -> None:
         """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
         named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
-        due = {str(row.radiograph_id) for row in rows}
+        ids = {str(radiograph.radiograph_id) for radiograph in due}
         for found in self._stores.bucket.list(folder):
-            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in due:
+            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in ids:
                 self._stores.bucket.delete(found.key)
+
+
+def _cancel(batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        batch.cancel()
