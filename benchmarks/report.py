@@ -2,7 +2,17 @@
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
+
+from fracture_ml.stack.airflow import FOR_TASKS
+
+
+def start_as_a_task() -> None:
+    """Begin again in the environment that the stack starts tasks in, unless this is it."""
+    if any(os.environ.get(name) != value for name, value in FOR_TASKS.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | FOR_TASKS)
 
 
 def parser_of(description: str) -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks.radiographs import flagging_nothing, jpegs, mixed_jpegs, promote, random_bundle, receive, scored
-from benchmarks.report import parser_of
+from benchmarks.report import parser_of, start_as_a_task
 from benchmarks.servers import Servers, report_with_servers
 from fracture_ml.data.preprocess import to_model_input
 from fracture_ml.evaluation.calibration import Calibration
@@ -244,6 +244,7 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
 
 
 def main() -> None:
+    start_as_a_task()
     parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of FracAtlas; without it the radiographs are drawn")
     parser.add_argument("--images", type=int, default=1536)

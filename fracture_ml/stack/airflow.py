@@ -19,6 +19,17 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ADMIN, VIEWER = "admin", "viewer"
 _PARALLEL_TASKS = 4
 
+# What a process that trains or scores is started with, so that it has the cores' whole speed.
+FOR_TASKS = {
+    # Tasks, servers and Airflow share the cores: a thread that waits must not spin.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc: a network's large arrays are used again, not given back to the system after every batch and faulted in
+    # again, page by page, for the next (docs/LOG.md).
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Airflow:
@@ -59,8 +70,7 @@ class Airflow:
         return {
             "AIRFLOW_HOME": str(self.folder),
             "PYTHONPATH": str(self.repository),
-            # Tasks, servers and Airflow share the cores: a thread that waits must not spin.
-            "OMP_WAIT_POLICY": "PASSIVE",
+            **FOR_TASKS,
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.repository / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.repository / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
