@@ -30,7 +30,9 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     frozen.mirrors = mirrors
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     frozen.places = copy.deepcopy(network.places).to(dtype)
-    fuses = device.type == "cpu" and dtype == torch.bfloat16 and all(hasattr(torch.ops.mkldnn, name) for name in _ONEDNN)
+    fuses = (
+        device.type == "cpu" and dtype == torch.bfloat16 and all(hasattr(torch.ops.mkldnn, name) for name in _ONEDNN)
+    )
     _fold(frozen, "conv1", "bn1", dtype)
     if fuses:
         frozen.conv1, frozen.relu = _FusedConvolution(frozen.conv1, "relu"), nn.Identity()

@@ -102,7 +102,9 @@ class _Worker:
             items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
             batches.append(self._scorer.submit(items))
 
-    def _outcomes_of(self, block: int, due: Sequence[StoredRadiograph], batches: Sequence[Batch]) -> list[PredictionRow]:
+    def _outcomes_of(
+        self, block: int, due: Sequence[StoredRadiograph], batches: Sequence[Batch]
+    ) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
         folder = f"attention/{self._version}/{block}/"
         rows: list[PredictionRow] = []
@@ -135,9 +137,7 @@ class _Worker:
             **keys,
         )
 
-    def _remove_leftovers(
-        self, folder: str, rows: Sequence[PredictionRow], due: Sequence[StoredRadiograph]
-    ) -> None:
+    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow], due: Sequence[StoredRadiograph]) -> None:
         """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
         named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
         ids = {str(radiograph.radiograph_id) for radiograph in due}
