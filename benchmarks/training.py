@@ -34,7 +34,7 @@ from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.labelled import LabelledRadiographs, labelled_radiographs
-from benchmarks.report import parser_of, report, start_as_a_task
+from benchmarks.report import parser_of, report
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.imaging.decode import decode
@@ -208,7 +208,6 @@ def measure(
 
 
 def main() -> None:
-    start_as_a_task()
     parser = parser_of(__doc__)
     parser.add_argument("--image-size-px", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
