@@ -3,8 +3,10 @@
 import random
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from running import Running, bucket_on, environment_of, new_postgres, new_s3, se
 from sqlalchemy import text
 
 from fracture_ml.core.errors import BundleMismatch
+from fracture_ml.scoring.score import Batch, Item, Scorer
 from fracture_ml.steps import scoring_run
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.score import score_batch
@@ -20,6 +23,7 @@ from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
 from fracture_ml.stores.database import connect, migrate, transaction
+from fracture_ml.stores.predictions import BLOCK_SIZE
 from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
 
 
@@ -107,6 +111,33 @@ def finish(worker: subprocess.Popen, timeout_s: float = 200.0) -> str:
     said, _ = worker.communicate(timeout=timeout_s)
     assert worker.returncode == 0, said
     return said
+
+
+def test_a_worker_leaves_to_others_what_its_network_cannot_begin_with(place, monkeypatch):
+    receive_drawn(place.stores, 2 * BLOCK_SIZE)
+    version = promote_drawn(place.stores).version
+    begun, may_go_on = threading.Event(), threading.Event()
+    submit = Scorer.submit
+
+    def waiting(scorer: Scorer, items: Sequence[Item]) -> Batch:
+        begun.set()
+        assert may_go_on.wait(60)
+        return submit(scorer, items)
+
+    monkeypatch.setattr(Scorer, "submit", waiting)
+    last = place.stores.radiographs.newest_id()
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(score_batch, place.stores, place.settings, version=version, first=1, last=last)
+        try:
+            assert begun.wait(60)
+            time.sleep(0.3)  # its other threads have come as far as they can
+            with place.stores.predictions.claim(version, 0) as first:
+                assert first is None
+            with place.stores.predictions.claim(version, 1) as second:
+                assert second is not None
+        finally:
+            may_go_on.set()
+        assert worker.result()["due"] == 2 * BLOCK_SIZE
 
 
 @pytest.mark.timeout(1200 if FULL else 300)
