@@ -90,7 +90,7 @@ class _Worker:
                 if claim is None or not (due := claim.due()):
                     return Counter()
                 self._feed(due, batches)
-            rows = self._outcomes_of(block, due, batches)
+            rows = self._outcomes_of(block, batches)
             claim.save(rows)
         rejected = sum(row.reason is not None for row in rows)
         return Counter(due=len(due), scored=len(rows) - rejected, rejected=rejected)
@@ -102,15 +102,13 @@ class _Worker:
             items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
             batches.append(self._scorer.submit(items))
 
-    def _outcomes_of(
-        self, block: int, due: Sequence[StoredRadiograph], batches: Sequence[Batch]
-    ) -> list[PredictionRow]:
+    def _outcomes_of(self, block: int, batches: Sequence[Batch]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
         folder = f"attention/{self._version}/{block}/"
         rows: list[PredictionRow] = []
         for batch in batches:
             rows += self._writing.map(partial(self._write_pictures, folder), batch.outcomes())
-        self._remove_leftovers(folder, rows, due)
+        self._remove_leftovers(folder, rows)
         return rows
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
@@ -137,12 +135,12 @@ class _Worker:
             **keys,
         )
 
-    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow], due: Sequence[StoredRadiograph]) -> None:
+    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
         """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
         named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
-        ids = {str(radiograph.radiograph_id) for radiograph in due}
+        due = {str(row.radiograph_id) for row in rows}
         for found in self._stores.bucket.list(folder):
-            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in ids:
+            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in due:
                 self._stores.bucket.delete(found.key)
 
 
