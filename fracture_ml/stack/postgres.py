@@ -1,10 +1,8 @@
 """An embedded Postgres in a folder of its own, on the loopback, with a password for every role."""
 
-import errno
 import importlib.util
 import os
 import shutil
-import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from fracture_ml.core.errors import StackError
 from fracture_ml.stack.program import LOOPBACK, Program
+from fracture_ml.stack.system_user import ensure_system_user, let_pass
 
 SYSTEM_USER = "fracture"  # Postgres refuses to run as root: under root it runs as this user
 SUPERUSER = "postgres"
@@ -153,73 +152,12 @@ class PostgresServer:
         user = _system_user()
         if user is None:
             return
-        _ensure_system_user(user)
+        ensure_system_user(user)
         for path in [self.folder, *self.folder.rglob("*")]:
             shutil.chown(path, user, user)
-        _let_pass(user, self.folder)
-        _let_pass(user, _binary("postgres"))
+        let_pass(user, self.folder)
+        let_pass(user, _binary("postgres"))
 
 
 def _system_user() -> str | None:
     return SYSTEM_USER if os.geteuid() == 0 else None
-
-
-def _ensure_system_user(name: str) -> None:
-    import pwd
-
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError):
-            raise StackError(
-                f"Postgres does not run as root and the system user {name!r} cannot be created: "
-                f"run `{' '.join(command)}`, or start as a normal user."
-            ) from None
-
-
-def _let_pass(user: str, path: Path) -> None:
-    """Let one user, and nobody else, pass through the folders above `path`: an access control entry `user:x`.
-
-    Folders that everybody may pass through are left as they are.
-    """
-    import pwd
-
-    uid = pwd.getpwnam(user).pw_uid
-    for folder in path.resolve().parents:
-        mode = folder.stat().st_mode
-        if mode & 0o001 or folder.stat().st_uid == uid:
-            continue
-        try:
-            _grant_search(folder, uid)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EROFS):
-                raise
-            raise StackError(
-                f"Postgres runs as the user {user!r}, who cannot pass through {folder}: run `chmod o+x {folder}`, "
-                "put the repository elsewhere, or start as a normal user."
-            ) from None
-
-
-# The binary form of a POSIX access control list (linux/posix_acl_xattr.h): version, then (tag, permissions, id) each.
-_ACL = "system.posix_acl_access"
-_OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
-_NO_ID = 0xFFFFFFFF
-
-
-def _grant_search(folder: Path, uid: int) -> None:
-    mode = folder.stat().st_mode
-    try:
-        stored = os.getxattr(folder, _ACL)[4:]
-        entries = {(tag, entry_id): bits for tag, bits, entry_id in struct.iter_unpack("<HHI", stored)}
-    except OSError as error:
-        if error.errno != errno.ENODATA:
-            raise
-        owner, group, other = mode >> 6 & 7, mode >> 3 & 7, mode & 7
-        entries = {(_OWNER, _NO_ID): owner, (_GROUP, _NO_ID): group, (_OTHER, _NO_ID): other}
-    entries[_USER, uid] = entries.get((_USER, uid), 0) | 1
-    entries[_MASK, _NO_ID] = entries.get((_MASK, _NO_ID), entries[_GROUP, _NO_ID]) | 1
-    packed = b"".join(struct.pack("<HHI", tag, bits, entry_id) for (tag, entry_id), bits in sorted(entries.items()))
-    os.setxattr(folder, _ACL, struct.pack("<I", 2) + packed)

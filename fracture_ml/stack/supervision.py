@@ -14,6 +14,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from fracture_ml.core.errors import StackError
 from fracture_ml.stack.credentials import write_private
 from fracture_ml.stack.program import Program
+from fracture_ml.stack.system_user import ensure_system_user
 
 _LONGEST_SOCKET_PATH = 90  # the kernel's limit is 107, and supervisord adds its pid while it binds
 _ANSWER_TIMEOUT_S = 15.0
@@ -42,15 +43,20 @@ class Supervision:
         return self._config.exists() and self._config.read_text() == self._render(programs)
 
     def start(self, programs: Sequence[Program], environment: dict[str, str]) -> None:
-        """Start the process manager; it starts no program by itself. Raises: StackError."""
+        """Start the process manager; it starts no program by itself. Raises: StackError.
+
+        It refuses a program whose user is not there: such a user is created.
+        """
+        for user in {program.user for program in programs if program.user}:
+            ensure_system_user(user)
         self._log.parent.mkdir(exist_ok=True)
         self._socket.unlink(missing_ok=True)
         write_private(self._config, self._render(programs))
         command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(self._config)]
         result = subprocess.run(command, cwd=self._folder, env=environment, capture_output=True, text=True, check=False)
         if result.returncode != 0:
-            said = (result.stderr.strip() or result.stdout.strip()).splitlines()
-            raise StackError(f"supervisord does not start: {said[-1] if said else 'it said nothing'}")
+            said = result.stderr.strip() or result.stdout.strip() or "it said nothing"
+            raise StackError(f"supervisord does not start: {said}")
         deadline = time.monotonic() + _ANSWER_TIMEOUT_S
         while not self.is_alive():
             if time.monotonic() > deadline:

@@ -1,17 +1,25 @@
 """The two embedded servers, by themselves."""
 
+import os
+import pwd
 import socket
+import subprocess
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import boto3
+import psutil
 import psycopg2
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from fracture_ml.stack.postgres import PostgresServer
+from fracture_ml.stack.program import Program
 from fracture_ml.stack.s3 import S3Server
+from fracture_ml.stack.supervision import Supervision
 
 
 def s3_client(server: S3Server, secret_key: str):
@@ -23,6 +31,26 @@ def s3_client(server: S3Server, secret_key: str):
         aws_secret_access_key=secret_key,
         config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 5}),
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a program as another user")
+def test_the_process_manager_starts_where_a_program_s_user_is_not_there_yet(tmp_path: Path):
+    user = f"fracture-{os.getpid()}"
+    sleeper = Program(name="postgres", command=("/bin/sleep", "60"), folder=Path("/"), user=user)
+    supervision = Supervision(tmp_path, "0" * 32)
+    try:
+        supervision.start([sleeper], dict(os.environ))
+        supervision.start_program("postgres")
+        deadline = time.monotonic() + 10
+        while supervision.states()["postgres"] != "RUNNING" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (child,) = psutil.Process(supervision.pid()).children()
+        assert child.username() == user
+    finally:
+        if supervision.is_alive():
+            supervision.shut_down()
+        if user in {account.pw_name for account in pwd.getpwall()}:
+            subprocess.run(["userdel", user], check=True)
 
 
 def test_postgres_refuses_a_wrong_password(postgres: PostgresServer):
