@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from fracture_ml.core.errors import ObjectNotFound, UnusableObject
@@ -13,6 +14,7 @@ from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
 from fracture_ml.steps.bundle import open_bundle
+from fracture_ml.steps.heat_maps import write_heat_maps
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.settings import Settings
@@ -105,9 +107,10 @@ class _Worker:
     def _outcomes_of(self, block: int, batches: Sequence[Batch]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
         folder = f"attention/{self._version}/{block}/"
-        rows: list[PredictionRow] = []
+        found: list[tuple[PredictionRow, bytes | None]] = []  # with the heat map
         for batch in batches:
-            rows += self._writing.map(partial(self._write_pictures, folder), batch.outcomes())
+            found += self._writing.map(partial(self._write_overlay, folder), batch.outcomes())
+        rows = self._write_heat_maps(folder, found)
         self._remove_leftovers(folder, rows)
         return rows
 
@@ -117,23 +120,31 @@ class _Worker:
         except ObjectNotFound:
             raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
 
-    def _write_pictures(self, folder: str, outcome: Outcome) -> PredictionRow:
-        """Put the outcome's pictures into the bucket, and return its row."""
+    def _write_overlay(self, folder: str, outcome: Outcome) -> tuple[PredictionRow, bytes | None]:
+        """Put the outcome's overlay into the bucket. Returns: its row, and the heat map that is to be written."""
         if isinstance(outcome, Rejected):
-            return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason)
-        keys = {}
-        for name, png in (("heat_map", outcome.heat_map_png), ("overlay", outcome.overlay_png)):
-            if png is not None:
-                keys[f"{name}_key"] = f"{folder}{outcome.radiograph_id}-{name}.png"
-                self._stores.bucket.write(keys[f"{name}_key"], png, "image/png")
-        return PredictionRow(
+            return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason), None
+        overlay_key = None
+        if outcome.overlay_png is not None:
+            overlay_key = f"{folder}{outcome.radiograph_id}-overlay.png"
+            self._stores.bucket.write(overlay_key, outcome.overlay_png, "image/png")
+        row = PredictionRow(
             radiograph_id=outcome.radiograph_id,
             probability=outcome.probability,
             calibrated=outcome.calibrated,
             operating_point=outcome.operating_point,
             box=outcome.box,
-            **keys,
+            overlay_key=overlay_key,
         )
+        return row, outcome.heat_map_png
+
+    def _write_heat_maps(self, folder: str, found: Sequence[tuple[PredictionRow, bytes | None]]) -> list[PredictionRow]:
+        """Put all heat maps into one object, named by the first radiograph, which no other commit of the block has."""
+        pngs = {row.radiograph_id: png for row, png in found if png is not None}
+        key = f"{folder}{found[0][0].radiograph_id}-heat_maps.zip"
+        if pngs:
+            write_heat_maps(self._stores.bucket, key, pngs)
+        return [replace(row, heat_map_key=key) if row.radiograph_id in pngs else row for row, _ in found]
 
     def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
         """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""

@@ -15,6 +15,7 @@ from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import AiPriority, LabelValue, Priority, WorklistStatus
 from fracture_ml.imaging.decode import decode
 from fracture_ml.scoring.priority import effective_priority, rank_study
+from fracture_ml.steps.heat_maps import read_heat_map
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
@@ -196,7 +197,8 @@ def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
     prediction = stores.predictions.prediction_of(version, radiograph_id)
     if prediction is None or prediction["heat_map_key"] is None:
         raise ObjectNotFound("The AI highlighted nothing in this image.")
-    attention = Image.open(io.BytesIO(stores.bucket.read(prediction["heat_map_key"]))).convert("L")
+    heat_map = read_heat_map(stores.bucket, prediction["heat_map_key"], radiograph_id)
+    attention = Image.open(io.BytesIO(heat_map)).convert("L")
     layer = Image.new("RGBA", attention.size, (*_HIGHLIGHT_COLOUR, 0))
     layer.putalpha(attention.point(lambda level: round(level * _HIGHLIGHT_OPACITY)))
     return _png(layer)

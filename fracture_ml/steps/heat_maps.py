@@ -1,0 +1,39 @@
+"""Heat maps in the bucket: one archive for all that a worker commits together, since each write costs (docs/LOG.md)."""
+
+import io
+from collections.abc import Mapping
+from zipfile import ZipFile, ZipInfo
+
+from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.stores.bucket import Bucket
+
+
+def write_heat_maps(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None:
+    """Put the maps under `key`, as a ZIP of `<radiograph id>.png`; the same maps give the same bytes.
+
+    Raises: StorageUnavailable.
+    """
+    file = io.BytesIO()
+    with ZipFile(file, "w") as archive:
+        for radiograph_id, png in pngs.items():
+            archive.writestr(ZipInfo(_entry(radiograph_id)), png)
+    bucket.write(key, file.getvalue(), "application/zip")
+
+
+def read_heat_map(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
+    """The PNG of one radiograph from the object that its prediction names. Raises: ObjectNotFound, StorageUnavailable.
+
+    Predictions from before there were archives name a PNG of their own.
+    """
+    data = bucket.read(key)
+    if key.endswith(".png"):
+        return data
+    with ZipFile(io.BytesIO(data)) as archive:
+        try:
+            return archive.read(_entry(radiograph_id))
+        except KeyError:
+            raise ObjectNotFound("The archive that should hold this radiograph's heat map does not.") from None
+
+
+def _entry(radiograph_id: int) -> str:
+    return f"{radiograph_id}.png"
