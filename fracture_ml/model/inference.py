@@ -18,9 +18,8 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     """A copy with every batch norm folded into its convolution, on the device, channels last.
 
     Folding is computed in float32; then, where bfloat16 is fast, the convolutions' weights are cast once instead of at
-    every batch; so are the place heads'. The last layer stays float32. On a CPU with fast bfloat16, a convolution and
-    the ReLU or addition behind it are one operation. Use it under `autocast`, as any other network. It cannot be
-    trained.
+    every batch; so are the place heads'. The last layer stays float32. On a CPU, a convolution and the ReLU or
+    addition behind it are one operation. Use it under `autocast`, as any other network. It cannot be trained.
 
     Args: mirrors: average everything with what the mirror image gives.
     """
@@ -30,9 +29,7 @@ def freeze_for_inference(network: FractureNetwork, device: torch.device, *, mirr
     frozen.mirrors = mirrors
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     frozen.places = copy.deepcopy(network.places).to(dtype)
-    fuses = (
-        device.type == "cpu" and dtype == torch.bfloat16 and all(hasattr(torch.ops.mkldnn, name) for name in _ONEDNN)
-    )
+    fuses = device.type == "cpu" and all(hasattr(torch.ops.mkldnn, name) for name in _ONEDNN)
     _fold(frozen, "conv1", "bn1", dtype)
     if fuses:
         frozen.conv1, frozen.relu = _FusedConvolution(frozen.conv1, "relu"), nn.Identity()

@@ -21,8 +21,10 @@ _PARALLEL_TASKS = 4
 
 # What a process that trains or scores is started with, so that it has the cores' whole speed.
 FOR_TASKS = {
-    # Tasks, servers and Airflow share the cores: a thread that waits must not spin.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # Tasks, servers and Airflow share the cores: a thread that waits for the other half of an operation may look again
+    # 2,000 times, some 30 microseconds, before it sleeps. Without end, two trainings lose six parts of seven; not at
+    # all, one training loses an eighth (docs/LOG.md).
+    "GOMP_SPINCOUNT": "2000",
     # glibc: a network's large arrays are used again, not given back to the system after every batch and faulted in
     # again, page by page, for the next (docs/LOG.md).
     "MALLOC_ARENA_MAX": "1",

@@ -46,7 +46,7 @@ PRESETS = {
         recipe=TrainRecipe(
             image_size_px=64,
             batch_size=32,
-            epochs=11,
+            epochs=8,
             rotation_degrees=10.0,
             selection_metric="auroc",
             **_FROM_SCRATCH,

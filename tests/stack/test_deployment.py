@@ -51,5 +51,5 @@ def test_both_ways_to_start_pin_the_same_uv_and_the_same_s3():
 
 
 def test_tasks_start_with_the_same_threads_and_memory_in_both():
-    found = re.findall(r"^    ((?:OMP|MALLOC)_\w+): \"?(\w+)", COMPOSE.read_text(), re.MULTILINE)
+    found = re.findall(r"^    ((?:GOMP|MALLOC)_\w+): \"?(\w+)", COMPOSE.read_text(), re.MULTILINE)
     assert dict(found) == FOR_TASKS
