@@ -153,8 +153,11 @@ class PostgresServer:
         if user is None:
             return
         ensure_system_user(user)
-        for path in [self.folder, *self.folder.rglob("*")]:
-            shutil.chown(path, user, user)
+        # Once, what is inside before its folder, whose owner then says that all is done. Not each time: after a kill,
+        # processes of the server may live on for a moment, and remove what was listed to be given.
+        if (self.folder / "data").owner() != user:
+            for path in reversed([self.folder, *self.folder.rglob("*")]):
+                shutil.chown(path, user, user)
         let_pass(user, self.folder)
         let_pass(user, _binary("postgres"))
 

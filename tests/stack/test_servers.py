@@ -4,9 +4,11 @@ import os
 import pwd
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -51,6 +53,28 @@ def test_the_process_manager_starts_where_a_program_s_user_is_not_there_yet(tmp_
             supervision.shut_down()
         if user in {account.pw_name for account in pwd.getpwall()}:
             subprocess.run(["userdel", user], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives the cluster to another user")
+def test_a_cluster_is_prepared_again_while_processes_of_a_killed_server_still_remove_files(postgres: PostgresServer):
+    segments = [postgres.folder / "data" / "pg_wal" / f"segment-{number}" for number in range(2000)]
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for segment in segments:
+                segment.touch()
+            for segment in segments:
+                segment.unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(come_and_go)
+        try:
+            for _ in range(20):
+                postgres.prepare()
+        finally:
+            ended.set()
+        busy.result()
 
 
 def test_postgres_refuses_a_wrong_password(postgres: PostgresServer):
