@@ -45,8 +45,9 @@ PRESETS = {
         ),
         recipe=TrainRecipe(
             image_size_px=64,
+            smallest_image_size_px=32,
             batch_size=32,
-            epochs=8,
+            epochs=12,
             rotation_degrees=10.0,
             selection_metric="auroc",
             **_FROM_SCRATCH,
