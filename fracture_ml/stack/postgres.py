@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -155,7 +156,7 @@ class PostgresServer:
         ensure_system_user(user)
         # Once, what is inside before its folder, whose owner then says that all is done. Not each time: after a kill,
         # processes of the server may live on for a moment, and remove what was listed to be given.
-        if (self.folder / "data").owner() != user:
+        if (self.folder / "data").stat().st_uid != pwd.getpwnam(user).pw_uid:
             for path in reversed([self.folder, *self.folder.rglob("*")]):
                 shutil.chown(path, user, user)
         let_pass(user, self.folder)
