@@ -1,8 +1,9 @@
 """# Retrain nightly
 
-01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU); train the
-ResNet50 with the winner; evaluate it on the locked test split; register it as a challenger. Where nothing is new
-since the last trained snapshot, the run is skipped, unless `force` is set.
+01:00 UTC: freeze a snapshot of all labelled radiographs; tune (Optuna, cross-validation, on the GPU; as many tasks as
+`FRACTURE_TUNING_WORKERS` says share one study); train the ResNet50 with the winner; evaluate it on the locked test
+split; register it as a challenger. Where nothing is new since the last trained snapshot, the run is skipped, unless
+`force` is set.
 
 **Presets.** `demo`: minutes on a laptop. `cpu`: 40 minutes on 2 cores for some thousands of radiographs. `cpu_hour`: an
 hour. `nightly`: a night on one GPU. `full`: the complete grid of 27 recipes x 5 folds x 30 epochs. Every other
@@ -14,7 +15,7 @@ the log says so. Anything that was killed is repeated, and finds what was finish
 `train` its last checkpoint (every `FRACTURE_CHECKPOINT_SECONDS`).
 
 **What it made:** the task `register` logs where the model card, `loss_plot.png` and `accuracy_plot.png` are; the task
-`tune` where the study's table and pictures are.
+`choose_recipe` where the study's table and pictures are.
 """
 
 from datetime import timedelta
@@ -90,27 +91,44 @@ def retrain_nightly():
             raise AirflowSkipException("Nothing is new since the last trained snapshot; set `force` to train again.")
         return snapshot_id
 
-    @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
-    def tune(snapshot_id: str, params=None) -> dict:
+    @task
+    def share_out(snapshot_id: str) -> list[dict]:
+        """What to tune on, once for each worker."""
+        from fracture_ml.steps.settings import load_settings
+
+        return [{"snapshot_id": snapshot_id}] * load_settings().tuning_workers
+
+    # Longer than the longest budget, which ends a study well; this ends it with an error.
+    @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=30))
+    def tune(share: dict, params=None) -> dict:
         from fracture_ml.steps import tune as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.presets import plan_of
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return step.tune(open_context(settings), settings, snapshot_id=snapshot_id, work=plan_of(params))
+        return step.tune(open_context(settings), settings, **share, work=plan_of(params))
+
+    @task
+    def choose_recipe(tuned: list[dict]) -> dict:
+        from fracture_ml.steps import tune as step
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+
+        settings = load_settings()
+        return step.choose_recipe(open_context(settings), settings, **tuned[0])  # all have worked on one study
 
     @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
-    def train(snapshot_id: str, tuned: dict) -> dict:
+    def train(snapshot_id: str, chosen: dict) -> dict:
         from fracture_ml.steps import train as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return step.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=tuned["recipe"])
+        return step.train(open_context(settings), settings, snapshot_id=snapshot_id, recipe=chosen["recipe"])
 
     @task(pool=GPU_POOL, queue="gpu", outlets=[CHALLENGER], execution_timeout=timedelta(hours=2))
-    def register(snapshot_id: str, tuned: dict, trained: dict) -> int:
+    def register(snapshot_id: str, chosen: dict, trained: dict) -> int:
         from fracture_ml.steps import register as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
@@ -120,13 +138,13 @@ def retrain_nightly():
             open_context(settings),
             settings,
             snapshot_id=snapshot_id,
-            study_name=tuned["study_name"],
+            study_name=chosen["study_name"],
             trained=trained,
         )
 
     snapshot_id = freeze_snapshot()
-    tuned = tune(snapshot_id)
-    register(snapshot_id, tuned, train(snapshot_id, tuned))
+    chosen = choose_recipe(tune.expand(share=share_out(snapshot_id)))
+    register(snapshot_id, chosen, train(snapshot_id, chosen))
 
 
 retrain_nightly()

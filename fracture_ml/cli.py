@@ -80,18 +80,22 @@ def snapshot(force: bool = False) -> None:
 
 @app.command()
 def tune(snapshot_id: SnapshotId, preset: Preset = "nightly") -> None:
-    """Cross-validate recipes; prints the winner (DAG: retrain_nightly)."""
+    """Cross-validate recipes, beside others that do the same; prints the winner so far (DAG: retrain_nightly)."""
     from fracture_ml.steps import tune as step
     from fracture_ml.steps.presets import plan_of
 
-    _print(step.tune(*_context(), snapshot_id=snapshot_id, work=plan_of({"preset": preset})))
+    stores, settings = _context()
+    tuned = step.tune(stores, settings, snapshot_id=snapshot_id, work=plan_of({"preset": preset}))
+    _print(step.choose_recipe(stores, settings, **tuned))
 
 
 @app.command()
 def train(
     snapshot_id: SnapshotId,
     preset: Preset = "nightly",
-    recipe: Annotated[Path | None, typer.Option(help="a recipe's JSON file, instead of the preset's")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="what `fracture tune` printed, or a recipe's JSON; instead of the preset's")
+    ] = None,
 ) -> None:
     """Train, evaluate on the locked test split, and register the challenger (DAG: retrain_nightly)."""
     from fracture_ml.steps import register as registering
@@ -100,9 +104,10 @@ def train(
 
     stores, settings = _context()
     chosen = json.loads(recipe.read_text()) if recipe else plan_of({"preset": preset}).recipe.to_json()
-    trained = training.train(stores, settings, snapshot_id=snapshot_id, recipe=chosen)
+    tuned = chosen if "study_name" in chosen else {"study_name": None, "recipe": chosen}
+    trained = training.train(stores, settings, snapshot_id=snapshot_id, recipe=tuned["recipe"])
     version = registering.evaluate_and_register(
-        stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained
+        stores, settings, snapshot_id=snapshot_id, study_name=tuned["study_name"], trained=trained
     )
     console.print(f"version {version}")
 

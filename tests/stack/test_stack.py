@@ -111,6 +111,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             "FRACTURE_STACK_POSTGRES_PORT": str(ports[PORTS + 1]),
             # The sides of a few patients follow from it: with a drawn one, some runs would lack a class on one of them.
             "FRACTURE_SITE_SECRET": "a secret for the tests",
+            "FRACTURE_TUNING_WORKERS": "2",
         },
         ui_port=ports[PORTS],
         s3_ports=range(ports[0], ports[0] + PORTS),
@@ -264,10 +265,11 @@ def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path
         key = f"inbox/{path.relative_to(tmp_path).as_posix()}"
         stack.s3_client().put_object(Bucket="fracture", Key=key, Body=path.read_bytes())
     password = json.loads((stack.folder / "airflow" / "passwords.json").read_text())["admin"]
-    work = {"preset": "demo", "trials": 1, "folds": 2, "tuning_image_size_px": 32, "epochs": 1, "image_size_px": 32}
+    work = {"preset": "demo", "folds": 2, "tuning_image_size_px": 32, "tuning_epochs": 1, "tuning_minutes": 3}
+    work |= {"epochs": 1, "image_size_px": 32, "force": True}
     with airflow_session(url=f"http://127.0.0.1:{stack.ui_port}", username="admin", password=password) as airflow:
 
-        def run(dag_id: str, conf: dict | None = None) -> None:
+        def run(dag_id: str, conf: dict | None = None) -> list[TaskLook]:
             airflow.unpause(dag_id)
             looks: list[TaskLook] = []
             run_id = airflow.trigger(dag_id, conf)
@@ -275,9 +277,13 @@ def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path
                 dag_id, run_id, timeout_s=240, on_look=lambda now: looks.__setitem__(slice(None), now)
             )
             assert state == "success", looks
+            return looks
 
         run("ingest_radiographs")
-        run("retrain_nightly", work | {"force": True})
+        looks = run("retrain_nightly", work)
+        assert sorted(look.map_index for look in looks if look.task_id == "tune") == [0, 1]
+        trials = stack.psql("SELECT state, count(*) FROM optuna.trials GROUP BY state").stdout
+        assert trials.strip() == "COMPLETE|2"  # the plan's whole grid, by both of them together
         # One epoch may not pass the gate: here a person decides.
         run("promote_model")
         assert stack.fracture("promote", "1", "--actor", "a test").returncode == 0

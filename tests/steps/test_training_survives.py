@@ -125,6 +125,9 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     recipe = TrainRecipe.from_json(RECIPE)
     work = NightlyWork(study=plan, recipe=recipe)
     tuned = tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)
+    chosen = tune.choose_recipe(stores, settings, **tuned)
+    winner = TrainRecipe.from_json(chosen["recipe"])
+    assert winner.with_changes(scheduler=recipe.scheduler, initial_weights=recipe.initial_weights) == recipe
     folder = study_folder(tuned["study_name"])
     left = {found.key.removeprefix(f"{folder}/") for found in stores.bucket.list(f"{folder}/")}
     assert left >= {"trials.json", "trials.csv", "history.png", "parallel_coordinate.png"}

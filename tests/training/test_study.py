@@ -3,9 +3,12 @@
 import csv
 import io
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.training import study as study_module
 from fracture_ml.training.loop import TrainedNetwork
 from fracture_ml.training.state import EpochRecord
-from fracture_ml.training.study import StudyProgress, StudyResult, run_study
+from fracture_ml.training.study import StudyProgress, StudyResult, open_storage, result_of, run_study
 from fracture_ml.training.study_report import draw_study, trials_csv
 
 CPU = torch.device("cpu")
@@ -94,6 +97,39 @@ def test_more_trials_go_on_with_what_was_not_tried(night, trainings):
     assert len(trainings) == 2
     assert len(night.run(plans[1], "more").trials) == 3
     assert len(trainings) == 6 and len(set(trainings)) == 3
+
+
+def test_workers_of_one_study_try_every_recipe_once(night, trainings):
+    plan = StudyPlan(
+        batch_sizes=(8, 16, 24, 32), peak_lrs=(1e-3, 1e-4, 1e-5), schedulers=("cosine", "step"), trials=27, folds=2,
+        epochs=1, image_size_px=32, prune=False,
+    )  # fmt: skip
+    with ThreadPoolExecutor(4) as workers:
+        results = list(workers.map(lambda _: night.run(plan, "shared"), range(4)))
+    whole = result_of(night.storage_url, "shared", BASE)
+    tried = Counter((trial["batch_size"], trial["peak_lr"], trial["scheduler"]) for trial in whole.trials)
+    assert len(tried) == 24 and set(tried.values()) == {1}
+    assert {trial["state"] for trial in whole.trials} == {"complete"}
+    assert whole.best_recipe.batch_size == 32 and whole.best_recipe.peak_lr == 1e-3
+    assert all(result.best_recipe.batch_size == 32 for result in results)  # none ended before the last trial did
+
+
+def test_workers_stop_at_the_number_of_trials_together(night, trainings):
+    plan = StudyPlan(**{**PLAN.to_json(), "peak_lrs": (1e-3, 1e-4, 1e-5), "prune": False, "trials": 4})
+    with ThreadPoolExecutor(3) as workers:
+        list(workers.map(lambda _: night.run(plan, "enough"), range(3)))
+    assert len(result_of(night.storage_url, "enough", BASE).trials) == 4
+
+
+def test_a_worker_that_died_while_it_drew_a_trial_costs_nothing(night, trainings):
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 27})
+    night.run(StudyPlan(**{**plan.to_json(), "trials": 1}), "half drawn")
+    storage = open_storage(night.storage_url)
+    optuna.load_study(study_name="half drawn", storage=storage).ask()  # and no heartbeat ever
+    result = night.run(plan, "half drawn")
+    states = Counter(trial["state"] for trial in result.trials)
+    assert states == {"complete": 4, "fail": 1}
+    assert len(set(trainings)) == 4
 
 
 def test_a_hopeless_trial_stops_after_two_folds(night, trainings):
