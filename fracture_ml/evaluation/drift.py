@@ -75,6 +75,8 @@ def _counts(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.n
     """How many fall into each bin, before and now: two of (B,)."""
     if _is_numeric(reference) and _is_numeric(current):
         inner = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+        if reference.min() == inner[0]:  # many ties at the minimum: what is below it now is not the same
+            inner = np.r_[np.nextafter(inner[0], -np.inf), inner]
         before, now = (np.searchsorted(inner, values, side="left") for values in (reference, current))
         size = len(inner) + 1
     else:

@@ -123,9 +123,9 @@ def _bundle_check(verified: bool) -> _Check:
 
 def _leakage_check(clean: bool) -> _Check:
     sentence = (
-        "No patient, study or near-duplicate stands on two sides of the split."
+        "No group, of a patient, a study or near-duplicates, stands on two sides of the split."
         if clean
-        else "A patient, study or near-duplicate stands on two sides of the split: the test figures are void."
+        else "A group, of a patient, a study or near-duplicates, stands on two sides: the test figures are void."
     )
     return _Check(name="leakage", passed=clean, sentence=sentence, measures={})
 

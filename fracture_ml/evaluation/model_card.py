@@ -18,11 +18,14 @@ _NOT_INTENDED = (
     "Not intended: to rule a fracture out, to replace a reader, to lower a priority, for other findings, for other "
     "modalities, or for populations and devices that the data below do not hold."
 )
-_HEAT_MAP_CAVEAT = (
-    "The highlighted region is AI attention, not a lesion boundary: where the last feature map raises the score above "
-    "the image's own mean, 32 times coarser than the network's input. It can lie beside the fracture, and it shows one "
-    "region where there may be several."
-)
+_HEAT_MAP = {  # by what the network shows
+    "places": "the chance of a fracture in each cell of 8 x 8 pixels of the network's input, learned from drawn boxes",
+    "evidence": (
+        "where the last feature map raises the score above the image's own mean, 32 times coarser than the network's "
+        "input"
+    ),
+}
+_HEAT_MAP_CAVEAT = "It can lie beside the fracture, and its box shows one region where there may be several."
 _FAILURE_MODES = (
     "Hardware and casts: they occur with fractures, and can raise the score by themselves.",
     "Growth plates of children look like fracture lines.",
@@ -78,7 +81,7 @@ def render(card: Mapping[str, Any]) -> tuple[str, str]:
              "bundle_sha256" (str or int); "data": {subgroup: {value: n}};
              "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n}; "leakage": a sentence;
              "looks_at_the_test_split": n; "recipe": dict;
-             "initial_weights": a sentence; "study_folder": a key prefix;
+             "initial_weights": a sentence; "study_folder": a key prefix; "heat_map": "places" or "evidence";
              "libraries": {name: version}; "metrics": of `evaluate`; "subgroups": of
              `subgroup_table`; "operating_points": dict; "calibration": dict; "shortcut_audit": of `audit`;
              "verdict": {"passed", "reasons", "measures"} of the gate; "events": [{"event", "actor", "happened_at",
@@ -104,10 +107,15 @@ def _sections(card: Mapping[str, Any]) -> list[tuple[str, list[_Block]]]:
         ("Calibration", _calibration(card)),
         ("Shortcut audit", _shortcuts(card)),
         ("Known failure modes", [_Points(_FAILURE_MODES)]),
-        ("Heat maps", [_Text(_HEAT_MAP_CAVEAT)]),
+        ("Heat maps", [_Text(_heat_map(card))]),
         ("Change against the champion", _verdict(card)),
         ("Approval and history", _events(card)),
     ]
+
+
+def _heat_map(card: Mapping[str, Any]) -> str:
+    shown = _HEAT_MAP.get(card.get("heat_map"), "what it shows is not recorded")
+    return f"The highlighted region is AI attention, not a lesion boundary: {shown}. {_HEAT_MAP_CAVEAT}"
 
 
 def _intended_use() -> list[_Block]:

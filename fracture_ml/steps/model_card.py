@@ -1,9 +1,9 @@
 """A version's model card: gathered from the registry and the bucket, and written beside the bundle."""
 
-import importlib.metadata
 from dataclasses import asdict
 
 from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.core.records import Verdict
 from fracture_ml.evaluation.model_card import render
 from fracture_ml.stores import Stores
 
@@ -19,7 +19,6 @@ FIGURES = (
 DOCUMENTS = {"model_card.html": "text/html", "model_card.md": "text/markdown"} | {
     f"{name}.png": "image/png" for name in FIGURES
 }
-_LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
 
 
 def bundle_folder(bundle_key: str) -> str:
@@ -53,12 +52,13 @@ def write_model_card(stores: Stores, version: int) -> str:
         "data": _counted(list(subgroups.values())),
         "splits": _splits(members),
         "left_out": snapshot["counts"]["left_out"],
-        "leakage": "no patient, study or near-duplicate stands on two sides.",
+        "leakage": _leakage(verdict),
         "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
         "recipe": model.recipe,
         "initial_weights": model.recipe["initial_weights"],
         "study_folder": model.study_name and study_folder(model.study_name),
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "libraries": model.metrics.get("libraries"),
+        "heat_map": model.metrics.get("heat_map"),
         "metrics": model.metrics,
         "subgroups": model.metrics["subgroups"],
         "operating_points": asdict(model.operating_points),
@@ -80,6 +80,13 @@ def read_document(stores: Stores, version: int, name: str) -> tuple[bytes, str]:
         raise ObjectNotFound(f"There is no such document; there are {', '.join(DOCUMENTS)}.")
     folder = bundle_folder(stores.registry.version_of(version).bundle_key)
     return stores.bucket.read(f"{folder}/{name}"), DOCUMENTS[name]
+
+
+def _leakage(verdict: Verdict | None) -> str:
+    if verdict is not None and not verdict.measures["checks"]["leakage"]["passed"]:
+        return "a group stands on two sides now: the test figures are void."
+    again = "" if verdict is None else ", and the groups were looked at again by the gate"
+    return f"when the snapshot was frozen no patient, study or near-duplicate stood on two sides{again}."
 
 
 def _counted(subgroups: list[dict[str, str]]) -> dict[str, dict[str, int]]:

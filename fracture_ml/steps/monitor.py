@@ -25,7 +25,7 @@ _STUCK_WORDS = {
 
 
 def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[str, Any]:
-    """Write the report of the day of `at` (UTC), raise the alerts that it calls for, and settle those that are over.
+    """Write the report of the 24 hours before `at`, raise the alerts that it calls for, settle those that are over.
 
     Returns: {"version", "alerts": how many are open, "overdue", "drifting": features}. Without a champion there is no
              report, and the alert "no_champion" is open.
@@ -46,8 +46,9 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
     if champion is not None:
         measures = _measures(stores, champion.version, at)
         drifting = [name for name, row in measures["drift"].items() if row["level"] == "large"]
-        wrong[("drift", f"version {champion.version}")] = drifting and (
-            f"Scores or inputs have drifted from the training snapshot: {', '.join(drifting)}."
+        wrong[("drift", "champion")] = drifting and (
+            f"Scores or inputs have drifted from the training snapshot of version {champion.version}: "
+            f"{', '.join(drifting)}."
         )
         stores.monitoring.save_drift_report(
             at.date(), champion.version, {**measures, "overdue": overdue, "stuck": stuck}
@@ -69,16 +70,15 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
 
 
 def _measures(stores: Stores, version: int, at: datetime) -> dict[str, Any]:
-    day = at.date()
     reference = {name: np.asarray(values) for name, values in stores.monitoring.training_facts(version).items()}
-    current = {name: np.asarray(values) for name, values in stores.monitoring.live_facts(day).items()}
+    current = {name: np.asarray(values) for name, values in stores.monitoring.live_facts(at).items()}
     reference["score"] = np.asarray(stores.monitoring.training_scores(version))
-    current["score"] = np.asarray(stores.monitoring.live_scores(version, day))
+    current["score"] = np.asarray(stores.monitoring.live_scores(version, at))
     return {
         "drift": summarise(reference, current),
         "live": live_performance(stores.monitoring.final_reads(version)),
         "median_minutes_to_read": {
-            priority: median(minutes) for priority, minutes in stores.monitoring.minutes_to_read(day).items()
+            priority: median(minutes) for priority, minutes in stores.monitoring.minutes_to_read(at).items()
         },
     }
 

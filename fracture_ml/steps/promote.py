@@ -68,7 +68,9 @@ def reject(stores: Stores, *, version: int, actor: str, reason: str) -> None:
 
 def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None = None) -> int:
     """Make an earlier version the champion again (the one before, if none is named). Returns it."""
-    return stores.registry.roll_back(actor=actor, reason=reason, to_version=to_version).version
+    version = stores.registry.roll_back(actor=actor, reason=reason, to_version=to_version).version
+    write_model_card(stores, version)
+    return version
 
 
 def _bundle_is_whole(stores: Stores, version: ModelVersion) -> bool:

@@ -1,8 +1,10 @@
 """A trained bundle is evaluated once on the locked test split, described, and registered as a version."""
 
+import importlib.metadata
 import logging
 
 import numpy as np
+import torch
 
 from fracture_ml.core.records import EvaluationScore, Split
 from fracture_ml.evaluation import figures
@@ -18,6 +20,8 @@ from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
 
 
 def evaluate_and_register(
@@ -62,6 +66,8 @@ def evaluate_and_register(
     )
     metrics["shortcut_audit"] = _shortcuts(stores, data, test, scores)
     metrics["calibration"] = dict(bundle.calibration)
+    metrics["heat_map"] = "places" if bundle.build_network(torch.device("cpu")).knows_places else "evidence"
+    metrics["libraries"] = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     metrics["looks_at_the_test_split"] = stores.snapshots.looks_of(snapshot_id)
 
     for name, png in _figures(scores, labels, bundle).items():

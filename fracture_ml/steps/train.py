@@ -27,16 +27,16 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
 
     Returns: {"recipe_id", "bundle_key", "bundle_sha256", "folder"}; the folder holds history and plots.
     """
-    chosen = TrainRecipe.from_json(recipe)
+    named = TrainRecipe.from_json(recipe)
+    initial_state, weights_used = initial_weights(stores, settings, named)
+    chosen = named.with_changes(initial_weights=weights_used)  # before anything is named by it: "auto" may change
+    log.info("initial weights: %s", weights_used)
     folder = f"training/{snapshot_id[:16]}-{chosen.id[:16]}-{code_version().replace('+', '-')}"
     checkpoint_key = f"{folder}/checkpoint.pt"
     if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
         log.info("already trained: %s", folder)
         stores.bucket.delete(checkpoint_key)
         return known
-    initial_state, weights_used = initial_weights(stores, settings, chosen)
-    chosen = chosen.with_changes(initial_weights=weights_used)
-    log.info("initial weights: %s", weights_used)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=chosen.image_size_px)
     device = choose_device(settings.device)
     validation = data.rows_of(Split.VALIDATION)

@@ -9,7 +9,7 @@ from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 
 
 class MonitoringStore:
-    """Days are in UTC."""
+    """Days are in UTC; a live day is the 24 hours before a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -20,9 +20,9 @@ class MonitoringStore:
         """A version's calibrated scores (0 to 1) on its evaluated split."""
         return self._scores("monitoring_training_scores", version=version)
 
-    def live_scores(self, version: int, day: date) -> list[float]:
-        """A version's calibrated scores (0 to 1) of one day."""
-        return self._scores("monitoring_live_scores", version=version, day=day)
+    def live_scores(self, version: int, until: datetime) -> list[float]:
+        """A version's calibrated scores (0 to 1) of the radiographs that were received in the day before `until`."""
+        return self._scores("monitoring_live_scores", version=version, until=until)
 
     def training_facts(self, version: int) -> dict[str, list[Any]]:
         """fact -> one value per radiograph of the version's training split.
@@ -31,9 +31,9 @@ class MonitoringStore:
         """
         return self._columns("monitoring_training_facts", version=version)
 
-    def live_facts(self, day: date) -> dict[str, list[Any]]:
-        """The same facts of the radiographs that were received on one day."""
-        return self._columns("monitoring_live_facts", day=day)
+    def live_facts(self, until: datetime) -> dict[str, list[Any]]:
+        """The same facts of the radiographs that were received in the day before `until`."""
+        return self._columns("monitoring_live_facts", until=until)
 
     def final_reads(self, version: int) -> list[tuple[float, str, str]]:
         """(score, operating point, finding) of each study whose last reader was shown a score of this version."""
@@ -41,11 +41,11 @@ class MonitoringStore:
             rows = rows_of(connection, "monitoring_final_reads", version=version)
         return [(row["score"], row["operating_point"], row["value"]) for row in rows]
 
-    def minutes_to_read(self, day: date) -> dict[str, list[float]]:
-        """Ordered priority -> minutes from arrival to the first final read, of the studies first read on one day."""
+    def minutes_to_read(self, until: datetime) -> dict[str, list[float]]:
+        """Ordered priority -> minutes from arrival to the first final read, of studies first read in the day before."""
         minutes: dict[str, list[float]] = {}
         with transaction(self._engine) as connection:
-            for row in rows_of(connection, "monitoring_minutes_to_read", day=day):
+            for row in rows_of(connection, "monitoring_minutes_to_read", until=until):
                 minutes.setdefault(row["ordered_priority"], []).append(row["minutes"])
         return minutes
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +14,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fracture_ml.core.errors import NotEnoughData, OutOfTime, TrainingDiverged
+from fracture_ml.core.errors import NotEnoughData, OutOfMemory, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.data.augment import draw_views
 from fracture_ml.data.boxes import known_places
@@ -46,6 +47,17 @@ class TrainedNetwork:
         return self.history[self.best_epoch - 1]
 
 
+@contextmanager
+def _naming_a_full_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"The device's memory was full outside the gradients: ask for a smaller batch or image size ({error})."
+        ) from error
+
+
+@_naming_a_full_memory()
 def train(
     pixels: Tensor | np.ndarray,
     labels: np.ndarray,
@@ -75,7 +87,8 @@ def train(
              training is not used, and the log says so.
     Raises:  NotEnoughData: fewer than two training rows, one class only among them, or no validation rows.
              TrainingDiverged: the loss is no longer finite. OutOfTime: stopped before the first epoch ended.
-             WeightsUnavailable: `initial_state` is not a ResNet50's. OutOfMemory: not even one image fits.
+             WeightsUnavailable: `initial_state` is not a ResNet50's. OutOfMemory: not even one image fits, or memory
+             ended outside the gradients, whose batch is halved.
     """
     _require_two_classes(labels[train_rows], len(validation_rows))
     spec = measure_spec(pixels, train_rows)

@@ -46,7 +46,7 @@ def loss_of_places(answers: Sequence[Tensor], places: Places) -> Tensor:
     Args:    answers: float32 logits, (B, h, w), one for each of `places.fractured`.
     Returns: float32, (B,).
     """
-    counts = answers[0].new_tensor(_FRACTURED_COUNTS)
+    counts = answers[0].new_full((), _FRACTURED_COUNTS)
     of_maps = [
         F.binary_cross_entropy_with_logits(
             answer, (fractured >= _FRACTURED_FROM).float(), pos_weight=counts, reduction="none"

@@ -33,6 +33,12 @@ def test_psi_of_two_halves_by_hand():
     assert psi(before, now) == pytest.approx((0.2 - 0.5) * np.log(0.4) + (0.8 - 0.5) * np.log(1.6))
 
 
+@pytest.mark.parametrize("now", [8, 16])
+def test_a_constant_that_is_another_constant_now_has_drifted(now):
+    row = summarise({"bits_stored": np.full(200, 12)}, {"bits_stored": np.full(60, now)})["bits_stored"]
+    assert row["level"] == "large"
+
+
 def test_a_constant_feature_has_not_drifted():
     assert psi(np.full(80, 8.0), np.full(60, 8.0)) == 0.0
 

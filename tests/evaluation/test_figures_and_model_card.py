@@ -69,6 +69,12 @@ def test_the_model_card_says_what_reviewers_ask_for_in_both_forms():
     assert "http" not in html  # one file, nothing to fetch
 
 
+@pytest.mark.parametrize(("shown", "words"), [("places", "8 x 8"), ("evidence", "32 times"), (None, "not recorded")])
+def test_the_model_card_says_what_the_heat_maps_of_this_version_show(shown, words):
+    (line,) = [line for line in render({"heat_map": shown})[0].splitlines() if "AI attention" in line]
+    assert words in line
+
+
 def test_what_a_model_card_lacks_is_said_to_be_missing():
     markdown, _ = render({})
     assert markdown.count("Not recorded.") >= 6

@@ -319,17 +319,20 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     below = replace(scored(ids[0], 0.1), operating_point=OperatingPoint.BELOW)
     stores.predictions.save(version, [below, scored(ids[1], 0.5)])
     list_studies(stores, version)
-    today, tomorrow = datetime.now(UTC).date(), datetime.now(UTC) + timedelta(days=1)
+    now, tomorrow = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
     watch = stores.monitoring
-    assert watch.training_scores(version) == [0.25] and watch.live_scores(version, today) == [0.1, 0.5]
-    assert watch.live_scores(version, today - timedelta(days=1)) == []
-    assert watch.training_facts(version)["width_px"] == [400] and len(watch.live_facts(today)["view"]) == 4
+    assert watch.training_scores(version) == [0.25] and watch.live_scores(version, now) == [0.1, 0.5]
+    for later in (23, 25):  # a live day is the 24 hours before the report, whatever the date
+        assert len(watch.live_scores(version, now + timedelta(hours=later))) == (2 if later < 24 else 0)
+    assert watch.live_scores(version, now - timedelta(days=1)) == []
+    assert watch.training_facts(version)["width_px"] == [400] and len(watch.live_facts(now)["view"]) == 4
     act(stores, "s", "report", value="uncertain")
     act(stores, "s", "reopen")
     act(stores, "s", "report", value="positive")
     act(stores, "t", "report", value="negative")
     assert watch.final_reads(version) == [(0.1, "below", "positive"), (0.5, "suspicious", "negative")]
-    assert len(watch.minutes_to_read(today)["ROUTINE"]) == 2
+    assert len(watch.minutes_to_read(tomorrow - timedelta(hours=1))["ROUTINE"]) == 2
+    assert watch.minutes_to_read(tomorrow + timedelta(hours=1)) == {}
     from fracture_ml.stores.database import rows_of, transaction
 
     with transaction(stores.engine) as connection:

@@ -93,6 +93,16 @@ def test_a_device_without_room_for_one_image_is_a_sentence():
         BatchGradients(SmallMemory(0)).compute(IMAGES, TRUTH)
 
 
+def test_memory_that_ends_outside_the_gradients_is_a_sentence_too(drawn, monkeypatch):
+    def draw_views(*_, **__):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(loop, "draw_views", draw_views)
+    recipe = TrainRecipe(image_size_px=32, batch_size=16, epochs=1)
+    with pytest.raises(OutOfMemory, match="smaller batch"):
+        loop.train(*drawn, np.arange(64), np.arange(64, 96), recipe, torch.device("cpu"))
+
+
 def test_a_training_goes_on_in_parts_with_one_augmentation_for_the_whole_batch(drawn, monkeypatch, caplog):
     build, draw_views = loop.build_network, loop.draw_views
     augmented: list[int] = []
