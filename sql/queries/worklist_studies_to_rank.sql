@@ -1,4 +1,4 @@
--- Of these studies, those whose row on the worklist is absent or outdated: an image came, or other scores are in use. A
+-- Of these studies, those whose row on the worklist is absent or outdated: an image came, or other scores are there. A
 -- study that people reported or closed is outdated by a new image alone.
 -- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up)
 -- returns: study_key text, ordered_priority text, body_part text, arrived_at timestamptz, images bigint,
@@ -26,7 +26,8 @@ FROM (
            min(r.radiograph_id) AS first_radiograph_id,
            coalesce(jsonb_agg(jsonb_build_array(r.radiograph_id, p.calibrated, p.operating_point)
                               ORDER BY r.radiograph_id) FILTER (WHERE p.calibrated IS NOT NULL), '[]') AS scores,
-           count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored
+           count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored,
+           count(*) FILTER (WHERE p.radiograph_id IS NULL) AS awaited
     FROM fracture.radiograph r
     LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
     WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
@@ -34,6 +35,9 @@ FROM (
 ) s
 LEFT JOIN fracture.worklist w USING (study_key)
 WHERE w.study_key IS NULL
-   OR s.images > w.images
-   OR (w.status NOT IN ('reported', 'closed')
-       AND (w.version IS DISTINCT FROM CAST(:version AS integer) OR s.unscored <> w.images_unscored));
+   OR CASE WHEN w.status IN ('reported', 'closed') THEN s.images > w.images
+           -- An open study keeps what it shows until this version has an outcome for each of its images: a run that
+           -- failed must not take an urgent study for one without a score.
+           WHEN w.version IS DISTINCT FROM CAST(:version AS integer) THEN s.awaited = 0
+           ELSE s.images > w.images OR s.unscored <> w.images_unscored
+      END;
