@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, claim, receive
+from stored_rows import arrival, claim, receive, register
 from test_predictions import rejected, scored
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
@@ -113,6 +113,22 @@ def test_a_late_image_ranks_its_study_anew_and_reopens_one_that_was_reported(sto
     assert (item["status"], item["holder"], len(item["images"])) == ("reopened", None, 2)
     assert events(stores, "s") == ["listed", "reported", "reopened", "re-ranked"]
     assert events(stores, "t") == ["listed", "re-ranked"]
+
+
+def test_a_new_champion_moves_a_study_only_when_it_has_an_outcome_for_each_image(stores, version):
+    first, second = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="s"))
+    stores.predictions.save(version, [scored(first, 0.9), scored(second, 0.2)])
+    list_studies(stores, version)
+    later = register(stores, stores.registry.version_of(version).snapshot_id).version
+    for done in ([], [scored(first, 0.1)]):  # its run failed at once, or half-way
+        stores.predictions.save(later, done)
+        list_studies(stores, later)
+        item = stores.worklist.item_of("s")
+        assert (item["version"], item["score"]) == (version, pytest.approx(0.9))
+    stores.predictions.save(later, [rejected(second)])
+    list_studies(stores, later)
+    item = stores.worklist.item_of("s")
+    assert (item["version"], item["score"], item["images_unscored"]) == (later, pytest.approx(0.1), 1)
 
 
 def test_the_open_list_is_in_the_order_of_urgency(stores, version):
