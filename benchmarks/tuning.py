@@ -23,7 +23,8 @@ from benchmarks.labelled import labelled_radiographs
 from benchmarks.report import parser_of, report
 from fracture_ml.core.recipe import SCHEDULERS, StudyPlan, TrainRecipe
 from fracture_ml.model.device import choose_device
-from fracture_ml.training.study import StudyProgress, StudyResult, run_study
+from fracture_ml.training.study import StudyProgress, run_study
+from fracture_ml.training.study_result import StudyResult
 
 _NO_END_S = 7 * 24 * 3600
 

@@ -111,7 +111,7 @@ def retrain_nightly():
 
     @task
     def choose_recipe(tuned: list[dict]) -> dict:
-        from fracture_ml.steps import tune as step
+        from fracture_ml.steps import choose_recipe as step
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 

@@ -81,12 +81,13 @@ def snapshot(force: bool = False) -> None:
 @app.command()
 def tune(snapshot_id: SnapshotId, preset: Preset = "nightly") -> None:
     """Cross-validate recipes, beside others that do the same; prints the winner so far (DAG: retrain_nightly)."""
-    from fracture_ml.steps import tune as step
+    from fracture_ml.steps import choose_recipe as choosing
+    from fracture_ml.steps import tune as tuning
     from fracture_ml.steps.presets import plan_of
 
     stores, settings = _context()
-    tuned = step.tune(stores, settings, snapshot_id=snapshot_id, work=plan_of({"preset": preset}))
-    _print(step.choose_recipe(stores, settings, **tuned))
+    tuned = tuning.tune(stores, settings, snapshot_id=snapshot_id, work=plan_of({"preset": preset}))
+    _print(choosing.choose_recipe(stores, settings, **tuned))
 
 
 @app.command()

@@ -1,21 +1,17 @@
-"""The night's tuning: recipes cross-validated inside the training split, by any number of workers, and the winner."""
+"""The night's tuning: recipes cross-validated inside the training split, by any number of workers."""
 
-import json
 import logging
 
 import numpy as np
 
-from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.core.records import Split
 from fracture_ml.model.device import choose_device
 from fracture_ml.steps.initial_weights import initial_weights
-from fracture_ml.steps.model_card import study_folder
 from fracture_ml.steps.pixels import open_pixels
 from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from fracture_ml.training.study import result_of, run_study
-from fracture_ml.training.study_report import draw_study, trials_csv
+from fracture_ml.training.study import run_study
 
 log = logging.getLogger(__name__)
 
@@ -46,29 +42,3 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
         on_progress=lambda progress: log.info("tuning: %s", progress),
     )
     return {"study_name": study_name, "recipe": base.to_json()}
-
-
-def choose_recipe(stores: Stores, settings: Settings, *, study_name: str, recipe: dict) -> dict:
-    """What a study's workers found together; its table and pictures are left in the bucket.
-
-    Returns: {"study_name", "recipe"}: the recipe of the final training, with the winner's batch size, learning rate
-             and scheduler in it.
-    """
-    storage_url = settings.database_url.get_secret_value()
-    result = result_of(storage_url, study_name, TrainRecipe.from_json(recipe))
-    folder = study_folder(study_name)
-    stores.bucket.write(f"{folder}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json")
-    stores.bucket.write(f"{folder}/trials.csv", trials_csv(result.trials).encode(), "text/csv")
-    for name, png in draw_study(storage_url, study_name).items():
-        stores.bucket.write(f"{folder}/{name}.png", png, "image/png")
-    log.info("the table and the pictures of the study are in the bucket under %s/", folder)
-    winner = result.best_recipe
-    log.info(
-        "the study's winner: batch %d, learning rate %g, %s; mean validation %s over the folds: %s",
-        winner.batch_size,
-        winner.peak_lr,
-        winner.scheduler,
-        result.metric,
-        "no trial ended in time" if result.best_value is None else f"{result.best_value:.3f}",
-    )
-    return {"study_name": study_name, "recipe": winner.to_json()}

@@ -27,7 +27,6 @@ import optuna
 import torch
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from tenacity import Retrying, stop_after_attempt, wait_fixed
 from torch import Tensor
 
 from fracture_ml.core.errors import (
@@ -36,20 +35,17 @@ from fracture_ml.core.errors import (
     NotEnoughData,
     OutOfMemory,
     OutOfTime,
-    SchemaMismatch,
     TrainingDiverged,
 )
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe, hash_of_json
 from fracture_ml.training.loop import on_device_if_it_fits, train
 from fracture_ml.training.pruning import is_behind, is_left_behind
 from fracture_ml.training.state import EpochRecord
+from fracture_ml.training.study_result import CURVE, StudyResult, best_trial, open_storage, read_result
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "optuna"  # of the product's database; made by the migrations, filled by Optuna
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-_CURVE = "metric by epoch of fold "  # and its number: a user attribute of a trial
-_RETRIES = 2  # of a trial whose worker died without a word
 # One-sided, over folds paired with the best trial's. The smallest p of two folds is 1/4, of three 1/8: at this bound a
 # trial that is worse in both of its first two folds stops there. That is bold for a test, and cheap for a choice:
 # stopping a trial that is as good as the best loses nothing, and one that is truly better by the standard deviation of
@@ -78,22 +74,6 @@ class StudyProgress:
             f"validation accuracy {self.record.validation_accuracy:.3f}; best so far {best}; "
             f"{self.seconds_left:.0f} s left"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyResult:
-    """What a study found: the winner by the mean of its folds, and every trial's scores."""
-
-    best_recipe: TrainRecipe
-    best_value: float | None  # None: no trial ended in time, and best_recipe is the base recipe
-    metric: str  # what the values are
-    # number, state, value, fold_scores, fold_curves (the metric by epoch), seconds, reason, and what was tried
-    trials: tuple[dict[str, Any], ...]
-
-    @property
-    def fold_epochs(self) -> int:
-        """Epochs that were trained, over all folds of all trials."""
-        return sum(len(curve) for trial in self.trials for curve in trial["fold_curves"].values())
 
 
 def run_study(
@@ -154,7 +134,7 @@ def run_study(
         return {"positives": int(inside.sum()), "negatives": int(len(inside) - inside.sum())}
 
     def is_hopeless(trial: optuna.Trial, scores: Mapping[int, float]) -> bool:
-        best = _best_trial(study)
+        best = best_trial(study)
         if best is None:
             return False
         both = [fold for fold in scores if fold in best.intermediate_values]
@@ -162,13 +142,13 @@ def run_study(
         return is_behind(plan.metric, own, others, **images_in(both)) or trial.should_prune()
 
     def score_fold(trial: optuna.Trial, fold: int, recipe: TrainRecipe) -> float:
-        best = _best_trial(study) if plan.prune else None
-        best_curve = [] if best is None else best.user_attrs.get(f"{_CURVE}{fold}", [])
+        best = best_trial(study) if plan.prune else None
+        best_curve = [] if best is None else best.user_attrs.get(f"{CURVE}{fold}", [])
         own: list[float] = []
 
         def on_epoch(record: EpochRecord) -> None:
             own.append(record.metric(plan.metric))
-            trial.set_user_attr(f"{_CURVE}{fold}", own)
+            trial.set_user_attr(f"{CURVE}{fold}", own)
             if on_progress is not None:
                 on_progress(_progress(study, plan, trial.number, fold, record, deadline))
             if is_left_behind(
@@ -233,18 +213,9 @@ def run_study(
                     time.sleep(min(heartbeat_s, max(deadline - time.monotonic(), 0.0)))
         finally:
             _queue_again(study, begun)
-        return _result(study, base_recipe)
+        return read_result(study, base_recipe)
     except optuna.exceptions.StorageInternalError as error:
         raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
-
-
-def result_of(storage_url: str, study_name: str, base_recipe: TrainRecipe) -> StudyResult:
-    """What a study has found by now, whoever worked on it.
-
-    Args:    base_recipe: what the winner's batch size, learning rate and scheduler are put into.
-    Raises:  DatabaseUnavailable. SchemaMismatch. KeyError: there is no such study.
-    """
-    return _result(optuna.load_study(study_name=study_name, storage=open_storage(storage_url)), base_recipe)
 
 
 def _folds_to_judge_by(labels: np.ndarray, folds: np.ndarray, count: int) -> list[int]:
@@ -265,35 +236,6 @@ def _folds_to_judge_by(labels: np.ndarray, folds: np.ndarray, count: int) -> lis
             "patients, or ask for fewer folds."
         )
     return judged
-
-
-def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120) -> RDBStorage:
-    """Optuna's tables. Raises: SchemaMismatch, DatabaseUnavailable."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the progress says more, and a trial cut off is no failure
-    postgres = {
-        "pool_size": 2,
-        "pool_pre_ping": True,
-        "connect_args": {"options": f"-csearch_path={SCHEMA}"},
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            # Once more, since of two workers that make the tables at the same moment one fails.
-            for attempt in Retrying(stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True):
-                with attempt:
-                    return RDBStorage(
-                        storage_url,
-                        engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
-                        heartbeat_interval=heartbeat_s,
-                        grace_period=grace_s,
-                        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                            max_retry=_RETRIES, inherit_intermediate_values=True
-                        ),
-                    )
-        except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
-            if "no schema has been selected" in str(error):
-                raise SchemaMismatch(f"The database has no schema {SCHEMA!r}: run `fracture migrate`.") from None
-            raise DatabaseUnavailable("Postgres cannot be reached for the study; run it again when it can.") from error
 
 
 def _open_study(
@@ -333,7 +275,7 @@ def _alone(storage: RDBStorage) -> Iterator[None]:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('fracture: tuning', 0))")
         except Exception as error:  # SQLAlchemy's, which this room does not know by name
-            raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
+            raise optuna.exceptions.StorageInternalError("no turn: the database is away") from error
         yield
 
 
@@ -354,12 +296,6 @@ def _promising_cell(storage: RDBStorage, plan: StudyPlan, base_recipe: TrainReci
 
 def _grid_of(plan: StudyPlan) -> dict[str, tuple]:
     return {"batch_size": plan.batch_sizes, "peak_lr": plan.peak_lrs, "scheduler": plan.schedulers}
-
-
-def _best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
-    """The best trial that ended with a value so far."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)  # the earlier of equals
 
 
 def _compared(plan: StudyPlan) -> dict[str, Any]:
@@ -460,31 +396,3 @@ def _progress(
         seconds_left=max(deadline - time.monotonic(), 0.0),
         record=record,
     )
-
-
-def _result(study: optuna.Study, base_recipe: TrainRecipe) -> StudyResult:
-    trials = study.get_trials(deepcopy=False)
-    table = tuple(
-        {
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            **trial.params,
-            "value": trial.value,
-            "fold_scores": {str(fold): score for fold, score in sorted(trial.intermediate_values.items())},
-            "fold_curves": {
-                name.removeprefix(_CURVE): curve
-                for name, curve in sorted(trial.user_attrs.items())
-                if name.startswith(_CURVE)
-            },
-            "seconds": trial.duration.total_seconds() if trial.duration else None,
-            "reason": trial.user_attrs.get("reason"),
-        }
-        for trial in trials
-    )
-    metric = study.user_attrs["compared"]["metric"]
-    best = _best_trial(study)
-    if best is None:
-        log.warning("No trial of the study %s ended in time: the base recipe is used as it is.", study.study_name)
-        return StudyResult(best_recipe=base_recipe, best_value=None, metric=metric, trials=table)
-    best_recipe = base_recipe.with_changes(**best.params)
-    return StudyResult(best_recipe=best_recipe, best_value=best.value, metric=metric, trials=table)

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawings
 
-from fracture_ml.training.study import open_storage
+from fracture_ml.training.study_result import open_storage
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.data.boxes import WHOLE
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.model.bundle import Bundle
-from fracture_ml.steps import ingest, pixels, snapshot, train, tune
+from fracture_ml.steps import choose_recipe, ingest, pixels, snapshot, train, tune
 from fracture_ml.steps.context import open_configured_bucket, open_context
 from fracture_ml.steps.model_card import study_folder
 from fracture_ml.steps.presets import NightlyWork
@@ -125,7 +125,7 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     recipe = TrainRecipe.from_json(RECIPE)
     work = NightlyWork(study=plan, recipe=recipe)
     tuned = tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)
-    chosen = tune.choose_recipe(stores, settings, **tuned)
+    chosen = choose_recipe.choose_recipe(stores, settings, **tuned)
     winner = TrainRecipe.from_json(chosen["recipe"])
     assert winner.with_changes(scheduler=recipe.scheduler, initial_weights=recipe.initial_weights) == recipe
     folder = study_folder(tuned["study_name"])

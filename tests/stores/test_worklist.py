@@ -338,8 +338,9 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     now, tomorrow = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
     watch = stores.monitoring
     assert watch.training_scores(version) == [0.25] and watch.live_scores(version, now) == [0.1, 0.5]
-    for later in (23, 25):  # a live day is the 24 hours before the report, whatever the date
-        assert len(watch.live_scores(version, now + timedelta(hours=later))) == (2 if later < 24 else 0)
+    # A live day is the 24 hours before the report, whatever the date.
+    assert watch.live_scores(version, now + timedelta(hours=23)) == [0.1, 0.5]
+    assert watch.live_scores(version, now + timedelta(hours=25)) == []
     assert watch.live_scores(version, now - timedelta(days=1)) == []
     assert watch.training_facts(version)["width_px"] == [400] and len(watch.live_facts(now)["view"]) == 4
     act(stores, "s", "report", value="uncertain")

@@ -17,8 +17,9 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.training import study as study_module
 from fracture_ml.training.loop import TrainedNetwork
 from fracture_ml.training.state import EpochRecord
-from fracture_ml.training.study import StudyProgress, StudyResult, open_storage, result_of, run_study
+from fracture_ml.training.study import StudyProgress, run_study
 from fracture_ml.training.study_report import draw_study, trials_csv
+from fracture_ml.training.study_result import StudyResult, open_storage, result_of
 
 CPU = torch.device("cpu")
 BASE = TrainRecipe(image_size_px=32, batch_size=32)

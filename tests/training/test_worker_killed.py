@@ -10,7 +10,8 @@ import torch
 from optuna.trial import TrialState
 
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
-from fracture_ml.training.study import StudyProgress, StudyResult, open_storage, run_study
+from fracture_ml.training.study import StudyProgress, run_study
+from fracture_ml.training.study_result import StudyResult, open_storage
 
 PLAN = StudyPlan(
     batch_sizes=(16,), peak_lrs=(1e-3,), schedulers=("cosine", "step"), trials=2, folds=2, epochs=1, image_size_px=32,
