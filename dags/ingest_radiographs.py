@@ -2,7 +2,7 @@
 
 Every 10 minutes: what is new in the bucket's inbox is fetched, checked, de-identified, fingerprinted, stored under
 its hash and recorded. Label files are read first. What cannot be used is quarantined with a code and a sentence; one
-bad object never stops the rest.
+bad object never stops the rest. New studies go on the worklist at once, as "AI unavailable" until they are scored.
 
 **When it fails.** `StorageUnavailable` or `DatabaseUnavailable`: it is repeated by itself; look at the servers.
 `NotReconciled`: an object has no outcome; run it again, and look at the task's log if that does not help.
@@ -57,14 +57,24 @@ def ingest_radiographs():
         )
 
     @task(outlets=[RADIOGRAPHS])
-    def announce_radiographs(counts: dict) -> None:
-        """Rings the bell for the scoring; skipped, it does not ring."""
+    def list_arrivals(counts: dict) -> dict:
+        """New studies are on the worklist before they are scored. Rings the bell for the scoring; skipped, it does not.
+
+        What is not listed yet counts, and not only what this attempt of the ingest took in.
+        """
         from airflow.sdk.exceptions import AirflowSkipException
 
-        if not counts["radiograph"]:
-            raise AirflowSkipException("No radiograph is new.")
+        from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
+        from fracture_ml.steps.worklist import rank_worklist
 
-    announce_radiographs(ingest())
+        settings = load_settings()
+        listed = rank_worklist(open_context(settings), settings, arrivals_only=True)
+        if not counts["radiograph"] and listed == {"ranked": 0}:
+            raise AirflowSkipException("No radiograph is new.")
+        return listed
+
+    list_arrivals(ingest())
 
 
 ingest_radiographs()

@@ -62,10 +62,13 @@ def ingest(
     threads: Annotated[int, typer.Option(min=1, max=64)] = 4,
     retry: Annotated[str | None, typer.Option(help="a code of the quarantine: look at these objects anew")] = None,
 ) -> None:
-    """Give every new object of the inbox its outcome (DAG: ingest_radiographs)."""
+    """Give every new object of the inbox its outcome, and list new studies (DAG: ingest_radiographs)."""
     from fracture_ml.steps.ingest import ingest_inbox
+    from fracture_ml.steps.worklist import rank_worklist
 
-    _print(ingest_inbox(*_context(), threads=threads, retry_quarantined=retry))
+    context = _context()
+    objects = ingest_inbox(*context, threads=threads, retry_quarantined=retry)
+    _print({"objects": objects, "worklist": rank_worklist(*context, arrivals_only=True)})
 
 
 @app.command()

@@ -313,3 +313,4 @@ class RankedStudy:
     arrived_at: datetime
     due_at: datetime
     prioritised: bool = True  # False: prioritisation is switched off, and only the ordered priority counts
+    ranked_by: str = ""  # hash of the rules that placed it; "": not known

@@ -1,23 +1,39 @@
 """Where a study stands on the worklist. Pure: no clock, no store."""
 
-from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
+from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import AiPriority, BodyPart, Priority, RankedStudy, StudyToRank
 
 _ORDER = (Priority.STAT, Priority.URGENT, Priority.ROUTINE)
-MINUTES_TO_READ = {Priority.STAT: 15, Priority.URGENT: 60, Priority.ROUTINE: 24 * 60}
-REGION_WEIGHTS = frozenset({BodyPart.HIP, BodyPart.PELVIS, BodyPart.SPINE})
 
 
-def rank_study(
-    study: StudyToRank,
-    *,
-    version: int | None,
-    region_weights: Collection[BodyPart] = REGION_WEIGHTS,
-    minutes_to_read: Mapping[Priority, int] = MINUTES_TO_READ,
-    prioritisation: bool = True,
-) -> RankedStudy:
+@dataclass(frozen=True, kw_only=True)
+class RankingRules:
+    """What a place decides about the worklist: settings that a clinician owns."""
+
+    prioritisation: bool = True  # False: the ordered priority alone decides
+    region_weights: frozenset[BodyPart] = frozenset({BodyPart.HIP, BodyPart.PELVIS, BodyPart.SPINE})
+    minutes_stat: int = 15  # from arrival to the read
+    minutes_urgent: int = 60
+    minutes_routine: int = 24 * 60
+
+    @property
+    def id(self) -> str:
+        """sha256 of the rules, 64 hex characters."""
+        return hash_of_json(asdict(self) | {"region_weights": sorted(self.region_weights)})
+
+    def time_to_read(self, priority: Priority) -> timedelta:
+        minutes = {
+            Priority.STAT: self.minutes_stat,
+            Priority.URGENT: self.minutes_urgent,
+            Priority.ROUTINE: self.minutes_routine,
+        }
+        return timedelta(minutes=minutes[priority])
+
+
+def rank_study(study: StudyToRank, *, version: int | None, rules: RankingRules) -> RankedStudy:
     """A study's row: its score is the highest of its images, and its due time follows its effective priority.
 
     A region weight raises a study by one step where the AI says urgent or suspicious, and only there. The weight says
@@ -29,7 +45,6 @@ def rank_study(
     stands. With prioritisation off, score and AI priority stay to be seen, and the ordered priority alone decides.
 
     Args:    version: the champion; None: there is none, and the AI is unavailable.
-             minutes_to_read: from arrival, by priority. region_weights: a setting that a clinician owns.
     """
     scores = study.scores if version is not None else ()
     if scores:
@@ -38,8 +53,8 @@ def rank_study(
     else:
         radiograph_id, score, ai = study.first_radiograph_id, None, AiPriority.UNAVAILABLE
     flagged = ai in (AiPriority.URGENT, AiPriority.SUSPICIOUS)
-    raised = prioritisation and flagged and study.body_part in region_weights
-    effective = effective_priority(study.ordered_priority, ai, raised=raised, prioritised=prioritisation)
+    raised = rules.prioritisation and flagged and study.body_part in rules.region_weights
+    effective = effective_priority(study.ordered_priority, ai, raised=raised, prioritised=rules.prioritisation)
     return RankedStudy(
         study_key=study.study_key,
         ordered_priority=study.ordered_priority,
@@ -52,8 +67,9 @@ def rank_study(
         images_unscored=study.unscored if version is not None else study.images,
         raised=raised,
         arrived_at=study.arrived_at,
-        due_at=study.arrived_at + timedelta(minutes=minutes_to_read[effective]),
-        prioritised=prioritisation,
+        due_at=study.arrived_at + rules.time_to_read(effective),
+        prioritised=rules.prioritisation,
+        ranked_by=rules.id,
     )
 
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fracture_ml.core.errors import InvalidSettings
 from fracture_ml.core.records import BodyPart
+from fracture_ml.scoring.priority import RankingRules
 
 
 class Settings(BaseSettings):
@@ -35,12 +36,12 @@ class Settings(BaseSettings):
     initial_weights: str = "auto"  # auto | imagenet | none | a file | s3:<key>
 
     promotion: Literal["approval", "automatic"] = "approval"
-    prioritisation: bool = True
+    prioritisation: bool = RankingRules.prioritisation
     list_labelled: bool = True  # False: a study that came with a label for each of its images is not listed
-    region_weights: frozenset[BodyPart] = frozenset({BodyPart.HIP, BodyPart.PELVIS, BodyPart.SPINE})
-    minutes_stat: int = Field(default=15, gt=0)
-    minutes_urgent: int = Field(default=60, gt=0)
-    minutes_routine: int = Field(default=24 * 60, gt=0)
+    region_weights: frozenset[BodyPart] = RankingRules.region_weights
+    minutes_stat: int = Field(default=RankingRules.minutes_stat, gt=0)
+    minutes_urgent: int = Field(default=RankingRules.minutes_urgent, gt=0)
+    minutes_routine: int = Field(default=RankingRules.minutes_routine, gt=0)
     prevalence: float | None = Field(default=None, gt=0, lt=1)  # of fractures at the site; None: the data's own
 
     max_object_mib: float = Field(default=200.0, gt=0)

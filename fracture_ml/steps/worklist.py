@@ -14,7 +14,7 @@ from PIL import Image
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import AiPriority, LabelValue, Priority, WorklistStatus
 from fracture_ml.imaging.decode import decode
-from fracture_ml.scoring.priority import effective_priority, rank_study
+from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_study
 from fracture_ml.steps.heat_maps import read_heat_map
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.settings import Settings
@@ -39,37 +39,34 @@ _LISTED = (
 )
 
 
-def rank_worklist(stores: Stores, settings: Settings, *, version: int | None = None) -> dict[str, int]:
-    """Put every study that is new, or that other scores or a new image changed, where it belongs.
+def rank_worklist(
+    stores: Stores, settings: Settings, *, version: int | None = None, arrivals_only: bool = False
+) -> dict[str, int]:
+    """Put every study that is new, or that another score, image, body part or setting changed, where it belongs.
 
     Without a champion the studies are listed as "AI unavailable". What people have reported or closed stays as it is.
     Where the settings say so, a study that came with a label for each of its images is kept off the list.
 
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
              that no score disappears before the new champion's is there. None: the champion's.
+             arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
     if version is None:
         champion = stores.registry.find_champion()
         version = champion.version if champion else None
-    minutes_to_read = {
-        Priority.STAT: settings.minutes_stat,
-        Priority.URGENT: settings.minutes_urgent,
-        Priority.ROUTINE: settings.minutes_routine,
-    }
-    found = stores.worklist.studies_to_rank(version, list_labelled=settings.list_labelled)
+    rules = RankingRules(
+        prioritisation=settings.prioritisation,
+        region_weights=settings.region_weights,
+        minutes_stat=settings.minutes_stat,
+        minutes_urgent=settings.minutes_urgent,
+        minutes_routine=settings.minutes_routine,
+    )
+    found = stores.worklist.studies_to_rank(
+        version, ranked_by=rules.id, list_labelled=settings.list_labelled, arrivals_only=arrivals_only
+    )
     kept_off = [study for study in found if study.labelled]
-    ranked = [
-        rank_study(
-            study,
-            version=version,
-            region_weights=settings.region_weights,
-            minutes_to_read=minutes_to_read,
-            prioritisation=settings.prioritisation,
-        )
-        for study in found
-        if not study.labelled
-    ]
+    ranked = [rank_study(study, version=version, rules=rules) for study in found if not study.labelled]
     stores.worklist.save_items(ranked)
     stores.worklist.keep_off(kept_off)
     counts = Counter(study.ai_priority.value for study in ranked)

@@ -74,17 +74,22 @@ class WorklistStore:
 
     # --- ranking ----------------------------------------------------------------------------------
 
-    def studies_to_rank(self, version: int | None, *, list_labelled: bool = True) -> list[StudyToRank]:
-        """Studies that are not listed yet, have a new image, or show other scores than those of `version`.
+    def studies_to_rank(
+        self, version: int | None, *, ranked_by: str = "", list_labelled: bool = True, arrivals_only: bool = False
+    ) -> list[StudyToRank]:
+        """Studies that are not listed yet, have a new image or a body part that was not known, show other scores than
+        those of `version`, or were placed by other rules than `ranked_by`.
 
         Args: list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
                   are left out until they have a further image.
+              arrivals_only: leave out all but what is not listed yet or has a new image.
         """
-        wanted = {"version": version, "list_labelled": list_labelled}
+        wanted = {"version": version, "list_labelled": list_labelled, "ranked_by": ranked_by}
         rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
             # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.
-            keys = [row["study_key"] for row in rows_of(connection, "worklist_outdated", **wanted)]
+            outdated = rows_of(connection, "worklist_outdated", arrivals_only=arrivals_only, **wanted)
+            keys = [row["study_key"] for row in outdated]
             for start in range(0, len(keys), _STUDIES_PER_STATEMENT):
                 part = keys[start : start + _STUDIES_PER_STATEMENT]
                 rows += rows_of(connection, "worklist_studies_to_rank", study_keys=part, **wanted)
@@ -104,7 +109,9 @@ class WorklistStore:
         rows = to_jsonb(items)
         with transaction(self._engine) as connection:
             connection.execute(query("worklist_reopen_late"), {"rows": rows})
-            return len(rows_of(connection, "worklist_save", rows=rows))
+            changed = len(rows_of(connection, "worklist_save", rows=rows))
+            connection.execute(query("worklist_note_rules"), {"rows": rows})
+            return changed
 
     # --- what people see --------------------------------------------------------------------------
 

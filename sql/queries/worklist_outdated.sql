@@ -1,6 +1,7 @@
 -- Keys of studies whose row on the worklist is absent, or may be outdated: told apart by counts, without their images.
 -- parameters: version int (NULL: no champion), list_labelled boolean (false: what was kept off the list is left out until
---             it has a further image)
+--             it has a further image), ranked_by text (the rules that place studies now), arrivals_only boolean (true:
+--             only where an image came)
 -- returns: study_key text
 SELECT study_key
 FROM (SELECT study_key, count(*) AS images FROM fracture.radiograph GROUP BY study_key) here
@@ -10,7 +11,15 @@ WHERE here.images > coalesce(w.images, CASE WHEN :list_labelled THEN 0 ELSE u.im
 UNION
 SELECT study_key
 FROM fracture.worklist
-WHERE status NOT IN ('reported', 'closed')
+WHERE NOT :arrivals_only AND status NOT IN ('reported', 'closed')
   -- Outcomes are append-only: with the same version only what had none can have become another.
-  AND (version IS DISTINCT FROM CAST(:version AS integer) OR images_unscored > 0 AND version IS NOT NULL)
+  AND (version IS DISTINCT FROM CAST(:version AS integer) OR images_unscored > 0 AND version IS NOT NULL
+       OR ranked_by <> :ranked_by)
+UNION
+-- A label told the body part of an image later. One that is known never changes.
+SELECT w.study_key
+FROM fracture.worklist w
+JOIN fracture.radiograph r USING (study_key)
+WHERE NOT :arrivals_only AND w.status NOT IN ('reported', 'closed')
+  AND w.body_part <> 'mixed' AND r.body_part NOT IN ('unknown', w.body_part)
 ORDER BY study_key;

@@ -3,20 +3,20 @@
 WITH saved AS (
     INSERT INTO fracture.worklist AS w
         (study_key, ordered_priority, ai_priority, score, radiograph_id, version, body_part, images, images_unscored,
-         raised, prioritised, arrived_at, due_at)
+         raised, prioritised, arrived_at, due_at, ranked_by)
     SELECT study_key, ordered_priority, ai_priority, score, radiograph_id, version, body_part, images, images_unscored,
-           raised, prioritised, arrived_at, due_at
+           raised, prioritised, arrived_at, due_at, ranked_by
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x (
         study_key text, ordered_priority text, ai_priority text, score real, radiograph_id bigint, version integer,
         body_part text, images integer, images_unscored integer, raised boolean, prioritised boolean,
-        arrived_at timestamptz, due_at timestamptz)
+        arrived_at timestamptz, due_at timestamptz, ranked_by text)
     ORDER BY study_key
     ON CONFLICT (study_key) DO UPDATE
     SET ordered_priority = EXCLUDED.ordered_priority, ai_priority = EXCLUDED.ai_priority, score = EXCLUDED.score,
         radiograph_id = EXCLUDED.radiograph_id, version = EXCLUDED.version, body_part = EXCLUDED.body_part,
         images = EXCLUDED.images, images_unscored = EXCLUDED.images_unscored, raised = EXCLUDED.raised,
         prioritised = EXCLUDED.prioritised, arrived_at = EXCLUDED.arrived_at, due_at = EXCLUDED.due_at,
-        row_version = w.row_version + 1, updated_at = now()
+        ranked_by = EXCLUDED.ranked_by, row_version = w.row_version + 1, updated_at = now()
     WHERE w.status NOT IN ('reported', 'closed')
       AND (w.ordered_priority, w.ai_priority, w.score, w.radiograph_id, w.version, w.body_part, w.images,
            w.images_unscored, w.raised, w.prioritised, w.arrived_at, w.due_at)

@@ -1,14 +1,14 @@
--- Of these studies, those whose row on the worklist is absent or outdated: an image came, or other scores are there. A
--- study that people reported or closed is outdated by a new image alone.
--- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up)
+-- Of these studies, those whose row on the worklist is absent or outdated: an image came, other scores are there, a body
+-- part became known, or other rules hold. A study that people reported or closed is outdated by a new image alone.
+-- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up),
+--             ranked_by text (the rules that place studies now)
 -- returns: study_key text, ordered_priority text, body_part text, arrived_at timestamptz, images bigint,
 --          first_radiograph_id bigint, scores jsonb ([radiograph_id, calibrated, operating_point], ...),
 --          unscored bigint, row_version int, status text, ai_priority text (the last three NULL: not listed yet),
 --          labelled boolean (not listed yet, and every image has a standing label that says positive or negative)
 SELECT s.study_key,
        (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
-       CASE cardinality(s.body_parts) WHEN 0 THEN 'unknown' WHEN 1 THEN s.body_parts[1] ELSE 'mixed' END AS body_part,
-       s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
+       s.body_part, s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
        w.row_version, w.status, w.ai_priority,
        -- Each image by itself: a join would make Postgres put together the labels of all radiographs.
        CASE WHEN :list_labelled OR w.study_key IS NOT NULL THEN false
@@ -20,7 +20,9 @@ SELECT s.study_key,
 FROM (
     SELECT r.study_key,
            min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,
-           coalesce(array_agg(DISTINCT r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}') AS body_parts,
+           CASE count(DISTINCT r.body_part) FILTER (WHERE r.body_part <> 'unknown')
+               WHEN 0 THEN 'unknown' WHEN 1 THEN min(r.body_part) FILTER (WHERE r.body_part <> 'unknown') ELSE 'mixed'
+           END AS body_part,
            min(r.received_at) AS arrived_at,
            count(*) AS images,
            min(r.radiograph_id) AS first_radiograph_id,
@@ -39,5 +41,6 @@ WHERE w.study_key IS NULL
            -- An open study keeps what it shows until this version has an outcome for each of its images: a run that
            -- failed must not take an urgent study for one without a score.
            WHEN w.version IS DISTINCT FROM CAST(:version AS integer) THEN s.awaited = 0
-           ELSE s.images > w.images OR s.unscored <> w.images_unscored
+           ELSE s.images > w.images OR s.unscored <> w.images_unscored OR s.body_part <> w.body_part
+                OR w.ranked_by <> :ranked_by
       END;

@@ -98,6 +98,21 @@ def test_old_labelled_studies_do_not_flood_the_list_where_the_place_wants_none_o
     assert worklist.item(stores, old.study_key, reader="reader")["status"] == "new"
 
 
+def test_a_changed_setting_reaches_what_is_listed_and_leaves_what_was_read(stores, settings):
+    hip, read = drawn(scores=(0.9,), body_part=BodyPart.HIP), drawn(scores=(0.9,))
+    put_on_list(stores, settings, hip)
+    put_on_list(stores, settings, read)
+    act(stores, read, "report")
+    assert worklist.item(stores, hip.study_key, reader="reader")["priority"] == "STAT"
+    off = settings.model_copy(update={"prioritisation": False})
+    worklist.rank_worklist(stores, off)
+    assert worklist.item(stores, hip.study_key, reader="reader")["priority"] == "ROUTINE"
+    assert worklist.item(stores, read.study_key, reader="reader")["status"] == "reported"
+    assert worklist.rank_worklist(stores, off) == {"ranked": 0}
+    worklist.rank_worklist(stores, settings)
+    assert worklist.item(stores, hip.study_key, reader="reader")["priority"] == "STAT"
+
+
 def test_a_late_image_ranks_its_study_again(stores, settings):
     study = drawn(scores=(0.1,))
     put_on_list(stores, settings, study)

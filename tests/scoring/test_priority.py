@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, StudyToRank
-from fracture_ml.scoring.priority import effective_priority, rank_study
+from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank
+from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_study
 
 ARRIVED = datetime(2026, 1, 1, 8, tzinfo=UTC)
 URGENT, SUSPICIOUS, BELOW = (
@@ -13,6 +13,10 @@ URGENT, SUSPICIOUS, BELOW = (
     (2, 0.5, OperatingPoint.SUSPICIOUS),
     (3, 0.1, OperatingPoint.BELOW),
 )
+
+
+def rank(asked: StudyToRank, *, version: int | None = 4, **rules) -> RankedStudy:
+    return rank_study(asked, version=version, rules=RankingRules(**rules))
 
 
 def study(*scores, ordered=Priority.ROUTINE, body_part=BodyPart.HAND, unscored=0):
@@ -33,13 +37,13 @@ def minutes_to_read(ranked):
 
 
 def test_a_study_has_the_score_of_its_highest_image():
-    ranked = rank_study(study(BELOW, URGENT, SUSPICIOUS), version=4)
+    ranked = rank(study(BELOW, URGENT, SUSPICIOUS))
     assert (ranked.score, ranked.radiograph_id, ranked.ai_priority) == (0.9, 1, AiPriority.URGENT)
     assert minutes_to_read(ranked) == 60
 
 
 def test_suspicious_stays_within_routine():
-    ranked = rank_study(study(SUSPICIOUS), version=4)
+    ranked = rank(study(SUSPICIOUS))
     assert ranked.ai_priority == AiPriority.SUSPICIOUS
     assert minutes_to_read(ranked) == 24 * 60
 
@@ -52,7 +56,7 @@ def test_suspicious_stays_within_routine():
 )
 def test_the_ai_never_lowers_a_priority(ordered, body_part, scores, prioritisation):
     asked = study(*scores, ordered=ordered, body_part=body_part, unscored=1)
-    ranked = rank_study(asked, version=4, prioritisation=prioritisation)
+    ranked = rank(asked, prioritisation=prioritisation)
     limit = {Priority.STAT: 15, Priority.URGENT: 60, Priority.ROUTINE: 24 * 60}[ordered]
     assert minutes_to_read(ranked) <= limit
     assert ranked.ordered_priority == ordered
@@ -62,44 +66,44 @@ def test_the_ai_never_lowers_a_priority(ordered, body_part, scores, prioritisati
     ("image", "raised", "minutes"), [(URGENT, True, 15), (SUSPICIOUS, True, 60), (BELOW, False, 24 * 60)]
 )
 def test_a_region_weight_raises_only_what_the_ai_flagged(image, raised, minutes):
-    ranked = rank_study(study(image, body_part=BodyPart.HIP), version=4)
+    ranked = rank(study(image, body_part=BodyPart.HIP))
     assert ranked.raised == raised
     assert minutes_to_read(ranked) == minutes
 
 
 def test_the_region_weights_are_a_setting():
-    assert rank_study(study(URGENT, body_part=BodyPart.HAND), version=4, region_weights={BodyPart.HAND}).raised
-    assert not rank_study(study(URGENT, body_part=BodyPart.HIP), version=4, region_weights=()).raised
+    assert rank(study(URGENT, body_part=BodyPart.HAND), region_weights=frozenset({BodyPart.HAND})).raised
+    assert not rank(study(URGENT, body_part=BodyPart.HIP), region_weights=frozenset()).raised
 
 
 def test_what_could_not_be_scored_is_unavailable_at_its_ordered_priority():
-    ranked = rank_study(study(ordered=Priority.URGENT, body_part=BodyPart.HIP, unscored=2), version=4)
+    ranked = rank(study(ordered=Priority.URGENT, body_part=BodyPart.HIP, unscored=2))
     assert (ranked.ai_priority, ranked.score, ranked.radiograph_id) == (AiPriority.UNAVAILABLE, None, 7)
     assert ranked.images_unscored == 2 and not ranked.raised
     assert minutes_to_read(ranked) == 60
 
 
 def test_without_a_champion_the_ai_is_unavailable():
-    ranked = rank_study(study(URGENT), version=None)
+    ranked = rank(study(URGENT), version=None)
     assert (ranked.ai_priority, ranked.score, ranked.images_unscored) == (AiPriority.UNAVAILABLE, None, 1)
 
 
 def test_images_without_a_score_are_counted_and_hide_nothing():
-    ranked = rank_study(study(BELOW, URGENT, unscored=3), version=4)
+    ranked = rank(study(BELOW, URGENT, unscored=3))
     assert ranked.ai_priority == AiPriority.URGENT
     assert (ranked.images, ranked.images_unscored) == (5, 3)
 
 
 def test_with_prioritisation_off_the_score_is_seen_and_the_order_alone_counts():
-    ranked = rank_study(study(URGENT, body_part=BodyPart.HIP), version=4, prioritisation=False)
+    ranked = rank(study(URGENT, body_part=BodyPart.HIP), prioritisation=False)
     assert (ranked.ai_priority, ranked.score) == (AiPriority.URGENT, 0.9)
     assert not ranked.raised and not ranked.prioritised
     assert minutes_to_read(ranked) == 24 * 60
 
 
 def test_a_later_view_ranks_the_study_again():
-    assert rank_study(study(BELOW), version=4).ai_priority == AiPriority.BELOW
-    assert rank_study(study(BELOW, URGENT), version=4).ai_priority == AiPriority.URGENT
+    assert rank(study(BELOW)).ai_priority == AiPriority.BELOW
+    assert rank(study(BELOW, URGENT)).ai_priority == AiPriority.URGENT
 
 
 def test_stat_stays_stat_whatever_is_raised():

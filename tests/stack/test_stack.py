@@ -301,7 +301,7 @@ def test_the_whole_line_runs_through_the_scheduler(stack: Installation, tmp_path
     outcomes = stack.psql("SELECT count(*), count(*) FILTER (WHERE images_unscored = 0) FROM fracture.worklist_open")
     studies, scored = map(int, outcomes.stdout.strip().split("|"))
     assert studies == scored > 40
-    counts = json.loads(stack.fracture("ingest").stdout)
+    counts = json.loads(stack.fracture("ingest").stdout)["objects"]
     assert counts["new"] == 0 and counts["listed"] >= facts.files
 
 

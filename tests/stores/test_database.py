@@ -15,7 +15,13 @@ from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, Invali
 from fracture_ml.stores import database
 from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
 
-_MIGRATIONS = ["0001_initial", "0002_snapshot_boxes", "0003_unlisted_studies", "0004_retried_objects"]
+_MIGRATIONS = [
+    "0001_initial",
+    "0002_snapshot_boxes",
+    "0003_unlisted_studies",
+    "0004_retried_objects",
+    "0005_ranking_rules",
+]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
 
 

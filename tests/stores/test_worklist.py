@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, claim, receive, register
+from stored_rows import arrival, claim, receive, received, register
 from test_predictions import rejected, scored
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
@@ -160,6 +160,61 @@ def test_the_open_list_is_in_the_order_of_urgency(stores, version):
     counts = stores.worklist.counts()
     assert (counts["open"], counts["overdue"], counts["by_priority"]["STAT"]) == (9, 1, 2)
     assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 9}
+
+
+def test_other_rules_place_open_studies_anew_once_and_leave_what_was_read(stores):
+    receive(stores, arrival("a", study_key="read"), arrival("b", study_key="moved"), arrival("c", study_key="stays"))
+    studies = stores.worklist.studies_to_rank(None, ranked_by="one")
+    stores.worklist.save_items([ranked(study, ranked_by="one") for study in studies])
+    act(stores, "read", "report", value="negative")
+    assert stores.worklist.studies_to_rank(None, ranked_by="one") == []
+    assert stores.worklist.studies_to_rank(None, ranked_by="two", arrivals_only=True) == []
+    again = stores.worklist.studies_to_rank(None, ranked_by="two")
+    assert [study.study_key for study in again] == ["moved", "stays"]
+    placed = [ranked(study, ranked_by="two") for study in again]
+    sooner = replace(placed[0], due_at=placed[0].due_at - timedelta(minutes=30))
+    assert stores.worklist.save_items([sooner, placed[1]]) == 1
+    assert events(stores, "moved") == ["listed", "re-ranked"] and events(stores, "stays") == ["listed"]
+    assert stores.worklist.item_of("stays")["row_version"] == 1
+    assert stores.worklist.studies_to_rank(None, ranked_by="two") == []
+
+
+def test_a_body_part_that_a_label_tells_later_ranks_open_studies_anew(stores):
+    receive(
+        stores,
+        arrival("a", study_key="told"),
+        arrival("b", study_key="second", body_part=BodyPart.HAND),
+        arrival("c", study_key="second"),
+        arrival("d", study_key="same", body_part=BodyPart.HIP),
+        arrival("e", study_key="same"),
+        arrival("f", study_key="read"),
+    )
+    list_studies(stores)
+    act(stores, "read", "report", value="negative")
+    told = {"a": BodyPart.HIP, "c": BodyPart.WRIST, "e": BodyPart.HIP, "f": BodyPart.HIP}
+    stores.radiographs.record_labels(received("labels.csv"), [claim(key, body_part=part) for key, part in told.items()])
+    assert stores.worklist.studies_to_rank(None, arrivals_only=True) == []
+    again = {study.study_key: study.body_part for study in stores.worklist.studies_to_rank(None)}
+    assert again == {"told": BodyPart.HIP, "second": BodyPart.MIXED}
+    list_studies(stores)
+    assert stores.worklist.item_of("told")["body_part"] == "hip"
+    assert stores.worklist.studies_to_rank(None) == []
+
+
+def test_arrivals_are_listed_at_once_and_change_no_score(stores, version):
+    first, other = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="t"))
+    stores.predictions.save(version, [scored(first, 0.9)])
+    list_studies(stores, version)
+    late, _ = receive(stores, arrival("c", study_key="s"), arrival("d", study_key="new"))
+    stores.predictions.save(version, [scored(other, 0.9)])
+    studies = stores.worklist.studies_to_rank(version, arrivals_only=True)
+    assert [study.study_key for study in studies] == ["s", "new"]
+    stores.worklist.save_items([ranked(study, version=version) for study in studies])
+    item = stores.worklist.item_of("s")
+    assert (item["score"], len(item["images"]), item["images_unscored"]) == (pytest.approx(0.9), 2, 1)
+    assert stores.worklist.item_of("new")["ai_priority"] == "unavailable"
+    stores.predictions.save(version, [scored(late, 0.2)])
+    assert [study.study_key for study in stores.worklist.studies_to_rank(version)] == ["s", "t"]
 
 
 # --- what was read elsewhere ----------------------------------------------------------------------
