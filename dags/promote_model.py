@@ -6,6 +6,9 @@ challenger that fails is rejected. One that passes waits for a person under **Re
 within 7 days; no answer is a rejection), or goes through by itself where `FRACTURE_PROMOTION=automatic`. The
 champion's pointer moves; nothing is deleted.
 
+**When it fails.** `StaleVerdict`: while the approval waited, another version became champion, and this one was not
+compared with it. Trigger this DAG with its number in *version*: it is judged anew, and asked about again.
+
 **Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
 """
 
@@ -75,7 +78,9 @@ def promote_model():
 
         response = ti.xcom_pull(task_ids="approve")
         actor = response["responded_by_user"]["name"] if response else "gate"
-        return steps.promote(open_context(), version=judged["version"], actor=actor, approved=response is not None)
+        return steps.promote(
+            open_context(), version=judged["version"], actor=actor, approved=response is not None, judged=True
+        )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def record_refusal(judged: dict, ti=None) -> None:

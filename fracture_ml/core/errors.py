@@ -153,6 +153,10 @@ class NoChampion(FractureError):
     """No model has been promoted yet."""
 
 
+class StaleVerdict(FractureError):
+    """The gate has not passed this version against today's champion: it is judged anew, not promoted."""
+
+
 class UnknownVersion(FractureError):
     """There is no such model version."""
 

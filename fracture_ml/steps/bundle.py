@@ -3,6 +3,7 @@
 from fracture_ml.core.errors import BundleMismatch, ObjectNotFound
 from fracture_ml.core.records import ModelVersion
 from fracture_ml.model.bundle import Bundle
+from fracture_ml.steps.champion import raise_bundle_alert
 from fracture_ml.stores import Stores
 
 
@@ -11,13 +12,10 @@ def open_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
 
     Raises: BundleMismatch, StorageUnavailable.
     """
-    subject = f"version {registered.version}"
     try:
         data = stores.bucket.read(registered.bundle_key)
-        bundle = Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
+        return Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
     except (BundleMismatch, ObjectNotFound) as fault:
-        sentence = f"The bundle of {subject} is refused, and nothing is scored with it. {fault}"
-        stores.monitoring.raise_alert("bundle", subject, sentence)
+        sentence = f"The bundle of version {registered.version} is refused, and nothing is scored with it. {fault}"
+        raise_bundle_alert(stores, registered, sentence)
         raise BundleMismatch(sentence) from None
-    stores.monitoring.settle_alert("bundle", subject)
-    return bundle

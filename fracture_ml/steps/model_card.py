@@ -38,7 +38,7 @@ def write_model_card(stores: Stores, version: int) -> str:
     """
     model = stores.registry.version_of(version)
     snapshot = stores.snapshots.find(model.snapshot_id)
-    verdict = stores.registry.find_verdict(version)
+    verdict = stores.registry.last_verdict(version)
     folder = bundle_folder(model.bundle_key)
     members = stores.snapshots.members_of(model.snapshot_id)
     subgroups = stores.radiographs.subgroups_of([member.radiograph_id for member in members])

@@ -2,12 +2,12 @@
 
 import logging
 
-from fracture_ml.core.errors import LeakageFound, ObjectNotFound
+from fracture_ml.core.errors import LeakageFound
 from fracture_ml.core.recipe import PromotionRule
 from fracture_ml.core.records import ModelVersion, Verdict
 from fracture_ml.data.splits import check_no_leakage
 from fracture_ml.evaluation.gate import judge
-from fracture_ml.imaging.fingerprint import sha256_of
+from fracture_ml.steps.champion import bundle_is_whole
 from fracture_ml.steps.model_card import write_model_card
 from fracture_ml.stores import Stores
 
@@ -21,39 +21,42 @@ def find_undecided(stores: Stores) -> int | None:
 
 
 def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
-    """The gate's verdict of `version`, written once: a retry gets the first one.
+    """The gate's verdict of `version` against the champion, written once for each champion: a retry gets the first one.
 
     Returns: {"version", "passed", "summary"}; the summary is a sentence a line.
     Raises:  UnknownVersion.
     """
-    verdict = stores.registry.find_verdict(version)
+    challenger, champion = stores.registry.version_of(version), stores.registry.find_champion()
+    if champion is not None and champion.version == version:  # a retry after its promotion
+        verdict, champion = stores.registry.last_verdict(version), None
+    else:
+        verdict = stores.registry.find_verdict(version, champion=champion.version if champion else None)
     if verdict is None:
         rule = rule or PromotionRule()
-        challenger = stores.registry.version_of(version)
-        champion = stores.registry.find_champion()
-        if champion is not None and champion.version == version:
-            champion = None
         verdict = judge(
             stores.registry.evaluation_scores_of(version),
             stores.registry.evaluation_scores_of(champion.version) if champion else None,
             challenger_points=challenger.operating_points,
             champion_points=champion.operating_points if champion else None,
             rule=rule,
-            bundle_verified=_bundle_is_whole(stores, challenger),
+            bundle_verified=bundle_is_whole(stores, challenger),
             leakage_clean=_leakage_is_clean(stores, challenger),
         )
-        stores.registry.record_verdict(version, verdict)
+        stores.registry.record_verdict(version, verdict, champion=champion.version if champion else None)
         write_model_card(stores, version)
     log.info("version %d: %s. %s", version, "passed" if verdict.passed else "failed", " ".join(verdict.reasons))
     return {"version": version, "passed": verdict.passed, "summary": _summary(version, verdict)}
 
 
-def promote(stores: Stores, *, version: int, actor: str, approved: bool) -> int:
-    """Make `version` the champion. `approved`: a person said yes. Returns the version. Raises: UnknownVersion."""
+def promote(stores: Stores, *, version: int, actor: str, approved: bool, judged: bool = False) -> int:
+    """Make `version` the champion. Returns the version.
+
+    Args:   approved: a person said yes. judged: only where the gate passed it against the champion of now: while an
+                approval waits for days, another version may have taken its place.
+    Raises: UnknownVersion, StaleVerdict.
+    """
     reason = "approved by a person" if approved else "the gate passed, and promotion is automatic"
-    if approved:
-        stores.registry.record_event(version, "approved", actor=actor, reason=reason)
-    stores.registry.promote(version, actor=actor, reason=reason)
+    stores.registry.promote(version, actor=actor, reason=reason, approved=approved, judged=judged)
     write_model_card(stores, version)
     log.info("version %d is the champion: %s", version, reason)
     return version
@@ -71,13 +74,6 @@ def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None
     version = stores.registry.roll_back(actor=actor, reason=reason, to_version=to_version).version
     write_model_card(stores, version)
     return version
-
-
-def _bundle_is_whole(stores: Stores, version: ModelVersion) -> bool:
-    try:
-        return sha256_of(stores.bucket.read(version.bundle_key)) == version.bundle_sha256
-    except ObjectNotFound:
-        return False
 
 
 def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:

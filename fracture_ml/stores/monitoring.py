@@ -74,9 +74,10 @@ class MonitoringStore:
         return rows[0] if rows else None
 
     def raise_alert(self, kind: str, subject: str, sentence: str) -> bool:
-        """Ask a person to look. Returns: whether it is new; an open alert of this kind and subject stays as it is."""
+        """Ask a person to look; an open alert of this kind and subject says this from now on. Returns: whether it is new."""
         with transaction(self._engine) as connection:
-            return bool(rows_of(connection, "alert_raise", kind=kind, subject=subject, sentence=sentence))
+            rows = rows_of(connection, "alert_raise", kind=kind, subject=subject, sentence=sentence)
+            return any(row["is_new"] for row in rows)
 
     def settle_alert(self, kind: str, subject: str) -> bool:
         """It is no longer so. Returns: whether such an alert was open."""

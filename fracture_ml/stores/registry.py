@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from fracture_ml.core.errors import NoChampion, NotAllowed, UnknownVersion
+from fracture_ml.core.errors import NoChampion, NotAllowed, StaleVerdict, UnknownVersion
 from fracture_ml.core.records import EvaluationScore, ModelVersion, OperatingPoints, Split, Verdict
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 
@@ -92,18 +92,26 @@ class Registry:
         with transaction(self._engine) as connection:
             return [row["version"] for row in rows_of(connection, "versions_undecided")]
 
-    def find_verdict(self, version: int) -> Verdict | None:
-        """What the gate said of this version."""
-        for event in self.events_of(version):
-            if event["event"] == "judged":
-                said = event["details"]
-                return Verdict(passed=said["passed"], reasons=tuple(said["reasons"]), measures=said["measures"])
-        return None
+    def find_verdict(self, version: int, *, champion: int | None) -> Verdict | None:
+        """What the gate said of this version against that champion (None: there was none)."""
+        with transaction(self._engine) as connection:
+            return _find_verdict(connection, version, champion)
 
-    def record_verdict(self, version: int, verdict: Verdict) -> None:
-        """The first verdict stands. Raises: UnknownVersion."""
+    def last_verdict(self, version: int) -> Verdict | None:
+        """What the gate said last of this version. Raises: UnknownVersion."""
+        judged = [event["details"] for event in self.events_of(version) if event["event"] == "judged"]
+        return _as_verdict(judged[-1]) if judged else None
+
+    def record_verdict(self, version: int, verdict: Verdict, *, champion: int | None) -> None:
+        """The first verdict against that champion (None: there is none) stands. Raises: UnknownVersion."""
         reason = verdict.reasons[0] if verdict.reasons else ("passed" if verdict.passed else "failed")
-        self.record_event(version, "judged", actor=_GATE, reason=reason, details=_as_details(verdict))
+        details = {
+            "passed": verdict.passed,
+            "reasons": list(verdict.reasons),
+            "measures": verdict.measures,
+            "champion": champion,
+        }
+        self.record_event(version, "judged", actor=_GATE, reason=reason, details=details)
 
     # --- the champion -----------------------------------------------------------------------------
 
@@ -112,14 +120,24 @@ class Registry:
         with transaction(self._engine) as connection:
             return _find_champion(connection)
 
-    def promote(self, version: int, *, actor: str, reason: str) -> None:
-        """Make this version the champion; nothing happens where it is already. Raises: UnknownVersion."""
+    def promote(self, version: int, *, actor: str, reason: str, approved: bool = False, judged: bool = False) -> None:
+        """Make this version the champion; nothing happens where it is already.
+
+        Args:   approved: a person said yes, which goes into the history too. judged: only where the gate passed it
+                    against the champion whose place it takes.
+        Raises: UnknownVersion, StaleVerdict.
+        """
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _LOCK})
             _version_of(connection, version)
             champion = _find_champion(connection)
-            if champion is None or champion.version != version:
-                _add_event(connection, version, "promoted", actor, reason, {})
+            if champion is not None and champion.version == version:
+                return
+            if judged:
+                _require_passed(connection, version, champion.version if champion else None)
+            if approved:
+                _add_event(connection, version, "approved", actor, reason, {})
+            _add_event(connection, version, "promoted", actor, reason, {})
 
     def roll_back(self, *, actor: str, reason: str, to_version: int | None = None) -> ModelVersion:
         """Make an earlier champion the champion again: `to_version`, or the one before the present one.
@@ -215,5 +233,22 @@ def _add_event(
     connection.execute(query("model_event_insert"), row)
 
 
-def _as_details(verdict: Verdict) -> dict[str, Any]:
-    return {"passed": verdict.passed, "reasons": list(verdict.reasons), "measures": verdict.measures}
+def _find_verdict(connection: Connection, version: int, champion: int | None) -> Verdict | None:
+    for event in rows_of(connection, "model_events", version=version):
+        if event["event"] == "judged" and event["details"].get("champion") == champion:
+            return _as_verdict(event["details"])
+    return None
+
+
+def _require_passed(connection: Connection, version: int, champion: int | None) -> None:
+    verdict = _find_verdict(connection, version, champion)
+    if verdict is None or not verdict.passed:
+        against = "no champion" if champion is None else f"version {champion}, the champion now"
+        raise StaleVerdict(
+            f"The gate has not passed version {version} against {against}: run promote_model with version={version}, "
+            "which judges it anew."
+        )
+
+
+def _as_verdict(said: dict[str, Any]) -> Verdict:
+    return Verdict(passed=said["passed"], reasons=tuple(said["reasons"]), measures=said["measures"])

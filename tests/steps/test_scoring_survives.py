@@ -19,6 +19,7 @@ from sqlalchemy import text
 from fracture_ml.core.errors import BundleMismatch
 from fracture_ml.scoring.score import Batch, Item, Scorer
 from fracture_ml.steps import scoring_run
+from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.heat_maps import read_heat_map
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.score import score_batch
@@ -284,10 +285,27 @@ def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps
     with pytest.raises(BundleMismatch):
         score_batch(stores, place.settings, version=second.version, first=1, last=9)
 
+    with pytest.raises(BundleMismatch):
+        open_bundle(stores, second)
+    assert "nothing is scored with it" in stores.monitoring.open_alerts()[0]["sentence"]
+    scoring_run.plan_scoring(stores)
+    assert f"version {first.version} keeps scoring" in stores.monitoring.open_alerts()[0]["sentence"]
+
     stores.bucket.write(second.bundle_key, whole)
     score_all(place)
     assert stores.monitoring.open_alerts() == []
     assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {second.version}
+
+
+def test_after_a_roll_back_nobody_is_asked_to_look_at_the_bundle_that_was_refused(place):
+    stores = place.stores
+    first, second = promote_drawn(stores), promote_drawn(stores, seed=1)
+    stores.bucket.write(second.bundle_key, b"something else")
+    assert scoring_run.plan_scoring(stores)["version"] == first.version
+    assert [alert["subject"] for alert in stores.monitoring.open_alerts()] == [f"version {second.version}"]
+    stores.registry.roll_back(actor="a test", reason="its bundle is broken")
+    assert scoring_run.plan_scoring(stores)["version"] == first.version
+    assert stores.monitoring.open_alerts() == []
 
 
 def test_a_radiograph_that_is_gone_from_the_bucket_is_an_outcome(place):

@@ -21,6 +21,7 @@ _MIGRATIONS = [
     "0003_unlisted_studies",
     "0004_retried_objects",
     "0005_ranking_rules",
+    "0006_judged_again",
 ]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
 

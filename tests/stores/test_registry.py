@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
-from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, UnknownVersion
+from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, StaleVerdict, UnknownVersion
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
@@ -93,18 +93,41 @@ def test_the_same_training_run_registers_one_version_with_one_event_and_its_scor
     assert score.score == 0.25 and score.group_key.startswith("image:") and score.subgroups["media_type"] == "image/png"
 
 
-def test_the_first_verdict_stands(stores, version):
-    assert stores.registry.find_verdict(version) is None
+def test_the_first_verdict_against_each_champion_stands(stores, version):
+    registry = stores.registry
+    assert registry.find_verdict(version, champion=None) is None and registry.last_verdict(version) is None
     first = Verdict(passed=False, reasons=("Sensitivity fell.", "Calibration holds."), measures={"drop": 0.1})
-    stores.registry.record_verdict(version, first)
-    stores.registry.record_verdict(version, Verdict(passed=True, reasons=(), measures={}))
-    assert stores.registry.find_verdict(version) == first
+    other = Verdict(passed=True, reasons=(), measures={})
+    for champion, verdict in ((None, first), (None, other), (7, other), (7, first)):
+        registry.record_verdict(version, verdict, champion=champion)
+    assert registry.find_verdict(version, champion=None) == first
+    assert registry.find_verdict(version, champion=7) == registry.last_verdict(version) == other
+    assert [event["event"] for event in registry.events_of(version)] == ["registered", "judged", "judged"]
+
+
+def test_a_version_takes_no_place_of_a_champion_that_it_was_not_judged_against(stores, version):
+    registry = stores.registry
+    late, quick = (register(stores, registry.version_of(version).snapshot_id).version for _ in range(2))
+    passed = Verdict(passed=True, reasons=("All holds.",), measures={})
+    registry.promote(version, actor="dr", reason="first")
+    registry.record_verdict(late, passed, champion=version)
+    registry.record_verdict(quick, passed, champion=version)
+    registry.promote(quick, actor="dr", reason="better", approved=True, judged=True)
+    for verdict in (None, Verdict(passed=False, reasons=("Worse.",), measures={})):
+        if verdict:
+            registry.record_verdict(late, verdict, champion=quick)
+        with pytest.raises(StaleVerdict, match=f"promote_model with version={late}"):
+            registry.promote(late, actor="dr", reason="approved days later", approved=True, judged=True)
+    assert [event["event"] for event in registry.events_of(late)] == ["registered", "judged", "judged"]
+    registry.roll_back(actor="dr", reason="after all")
+    registry.promote(late, actor="dr", reason="better", judged=True)
+    assert registry.find_champion().version == late
 
 
 def test_a_version_is_undecided_until_it_is_promoted_or_rejected(stores, version):
     snapshot_id = stores.registry.version_of(version).snapshot_id
     second, third = (register(stores, snapshot_id).version for _ in range(2))
-    stores.registry.record_verdict(second, Verdict(passed=True, reasons=("All holds.",), measures={}))
+    stores.registry.record_verdict(second, Verdict(passed=True, reasons=("All holds.",), measures={}), champion=None)
     assert stores.registry.undecided() == [version, second, third]
     stores.registry.promote(version, actor="dr", reason="better")
     stores.registry.record_event(third, "rejected", actor="dr", reason="worse")
@@ -149,7 +172,7 @@ def test_a_roll_back_to_what_was_never_champion_and_an_unknown_version_are_refus
         lambda: stores.registry.promote(99, actor="dr", reason="x"),
         lambda: stores.registry.version_of(99),
         lambda: stores.registry.events_of(99),
-        lambda: stores.registry.record_verdict(99, Verdict(passed=True, reasons=(), measures={})),
+        lambda: stores.registry.record_verdict(99, Verdict(passed=True, reasons=(), measures={}), champion=None),
     ):
         with pytest.raises(UnknownVersion, match="99"):
             use()

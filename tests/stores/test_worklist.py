@@ -428,7 +428,10 @@ def test_a_days_numbers_and_an_open_alert_are_kept_once(stores, version):
     assert stores.monitoring.find_drift_report(today, 99) is None
     raised = [stores.monitoring.raise_alert("drift", "version 1", "The scores moved.") for _ in range(2)]
     assert raised == [True, False]
-    assert [alert["sentence"] for alert in stores.monitoring.open_alerts()] == ["The scores moved."]
+    (before,) = stores.monitoring.open_alerts()
+    assert before["sentence"] == "The scores moved."
+    assert not stores.monitoring.raise_alert("drift", "version 1", "The inputs moved.")
+    assert stores.monitoring.open_alerts() == [{**before, "sentence": "The inputs moved."}]
     assert [stores.monitoring.settle_alert("drift", "version 1") for _ in range(2)] == [True, False]
     assert stores.monitoring.open_alerts() == []
     assert stores.monitoring.raise_alert("drift", "version 1", "Again.")
