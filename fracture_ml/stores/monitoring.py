@@ -74,7 +74,7 @@ class MonitoringStore:
         return rows[0] if rows else None
 
     def raise_alert(self, kind: str, subject: str, sentence: str) -> bool:
-        """Ask a person to look; an open alert of this kind and subject says this from now on. Returns: whether it is new."""
+        """Ask a person to look; an open alert of this kind and subject says this now. Returns: whether it is new."""
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "alert_raise", kind=kind, subject=subject, sentence=sentence)
             return any(row["is_new"] for row in rows)
