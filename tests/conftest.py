@@ -87,6 +87,17 @@ def stores(database_url: str, bucket):
     return open_stores(database_url=database_url, bucket=bucket)
 
 
+@pytest.fixture
+def fresh_stores(create_database: Callable[[], str], bucket):
+    """All the stores, over a database and a bucket of this test's own."""
+    from fracture_ml.stores import open_stores
+    from fracture_ml.stores.database import migrate
+
+    url = create_database()
+    migrate(url)
+    return open_stores(database_url=url, bucket=bucket)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real radiographs beside the repository, or FRACTURE_REAL_DATA."""

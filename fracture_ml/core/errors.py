@@ -32,6 +32,10 @@ class DatabaseRefused(FractureError):
     """Postgres is there, and a rule of a table refuses what was to be written. Not worth a retry."""
 
 
+class RowRefused(DatabaseRefused):
+    """A value of a row breaks a rule: other rows may be written."""
+
+
 class StackError(FractureError):
     """The embedded servers cannot start or stop: a taken port, a full disk, a foreign process."""
 

@@ -88,6 +88,9 @@ def claims_of_label_file(object_key: str, data: bytes, *, site_secret: bytes) ->
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UnreadableLabels(f"Line {line} is not UTF-8: save the file as UTF-8.") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UnreadableLabels(f"Line {line} holds a NUL character, which no text has: save the file as text.")
     if PurePosixPath(object_key).suffix.lower() == ".json":
         return _claims_of_coco(object_key, text)
     if claims := _claims_of_mura_list(text, site_secret):
@@ -284,6 +287,8 @@ def _claims_of_coco(object_key: str, text: str) -> list[LabelClaim]:
     """One positive claim, with its boxes, for each image that has a fracture marked; nothing of the others."""
     try:
         content = json.loads(text)
+    except RecursionError:
+        raise UnreadableLabels("The JSON is nested too deeply to be read.") from None
     except ValueError as error:
         where = f"Line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "The file"
         raise UnreadableLabels(f"{where} is not JSON.") from None
@@ -300,11 +305,17 @@ def _claims_of_coco(object_key: str, text: str) -> list[LabelClaim]:
             fractures.add(category["id"])
 
     def read_image(image: Any) -> None:
-        names[image["id"]] = posixpath.basename(image["file_name"])
+        name = posixpath.basename(image["file_name"])
+        if "\0" in name:  # an escape can write one
+            raise ValueError
+        name.encode()  # nor is half of a surrogate pair text: UnicodeEncodeError, a ValueError
+        names[image["id"]] = name
 
     def read_annotation(annotation: Any) -> None:
         if annotation["category_id"] in fractures:
             x, y, width, height = map(float, annotation["bbox"])
+            if not all(map(math.isfinite, (x, y, width, height))):
+                raise ValueError
             box = Box(x=x, y=y, width=width, height=height)
             boxes.setdefault(names[annotation["image_id"]], []).append(box)
 
@@ -312,7 +323,7 @@ def _claims_of_coco(object_key: str, text: str) -> list[LabelClaim]:
         for number, entry in enumerate(content[part], 1):
             try:
                 read(entry)
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 raise UnreadableLabels(f"Entry {number} of {part} is not as COCO has it.") from None
     if not fractures:
         raise UnreadableLabels("No category of the COCO file is called a fracture.")

@@ -52,13 +52,23 @@ def body_part_words(text: str | None) -> str | None:
 
 def view_of(text: str | None) -> str | None:
     """frontal, lateral, oblique or axial; None for anything else."""
-    return _VIEW_BY_NAME.get(re.sub(r"[^A-Z]", "", (text or "").upper()))
+    return _VIEW_BY_NAME.get(_letters_of(text))
+
+
+def view_word(text: str | None) -> str | None:
+    """The letters of `text` where they name a view, and nothing else that somebody typed there."""
+    letters = _letters_of(text)
+    return letters if letters in _VIEW_BY_NAME else None
 
 
 def laterality_of(text: str | None) -> str | None:
     """L, R or B (both); None for anything else."""
     letter = (text or "").strip().upper()
     return letter if letter in ("L", "R", "B") else None
+
+
+def _letters_of(text: str | None) -> str:
+    return re.sub(r"[^A-Z]", "", (text or "").upper())
 
 
 def _names_in(text: str | None) -> list[str]:

@@ -16,8 +16,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 
 from fracture_ml.core.errors import InvalidSettings
 from fracture_ml.core.records import MediaType
-from fracture_ml.imaging.anatomy import body_part_words, laterality_of, view_of
+from fracture_ml.imaging.anatomy import body_part_words, laterality_of, view_word
 from fracture_ml.imaging.dicom import (
+    COLOUR_INTERPRETATIONS,
     pydicom_at_the_border,
     read_dicom,
     require_no_burned_in_identity,
@@ -32,10 +33,9 @@ _OLDEST_BAND = 90
 _MAX_SHIFT_DAYS = 3650
 _SAYS_NOBODY = {"ANON", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "UNKNOWN", "NONE", "NA", "N/A", "0"}
 
-# Copied as they are: numbers, and coded words that the standard defines.
+# Copied as they are: numbers and pixels.
 _KEPT_PIXEL_KEYWORDS = [
     "SamplesPerPixel",
-    "PhotometricInterpretation",
     "PlanarConfiguration",
     "NumberOfFrames",
     "Rows",
@@ -53,16 +53,20 @@ _KEPT_PIXEL_KEYWORDS = [
     "WindowWidth",
     "RescaleIntercept",
     "RescaleSlope",
-    "RescaleType",
-    "VOILUTFunction",
-    "LossyImageCompression",
     "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-    "PresentationLUTShape",
     "PixelData",
 ]
-_KEPT_LUT_KEYWORDS = ("LUTDescriptor", "ModalityLUTType", "LUTData")
+_KEPT_LUT_KEYWORDS = ("LUTDescriptor", "LUTData")
+# Copied where every value is one of these words that the standard defines: anything else, somebody typed there.
+_UNITS = ("OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT")  # of a Modality LUT's output, PS3.3 C.11.1
 _KEPT_WORDS = {
+    "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2", *COLOUR_INTERPRETATIONS),
+    "RescaleType": _UNITS,
+    "ModalityLUTType": _UNITS,
+    "VOILUTFunction": ("LINEAR", "LINEAR_EXACT", "SIGMOID"),
+    "PresentationLUTShape": ("IDENTITY", "INVERSE"),
+    "LossyImageCompression": ("00", "01"),
+    "LossyImageCompressionMethod": ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1"),
     "Modality": ("CR", "DX", "DR", "RG", "OT"),
     "PresentationIntentType": ("FOR PRESENTATION", "FOR PROCESSING"),
     "PatientSex": ("M", "F", "O"),
@@ -150,9 +154,7 @@ def _copy_coded(source: Dataset, target: Dataset) -> None:
     known = [word for word in words[:2] if word in ("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY")]
     if len(known) == 2:
         target.ImageType = known
-    for keyword, allowed in _KEPT_WORDS.items():
-        if text_of(source, keyword) in allowed:
-            setattr(target, keyword, text_of(source, keyword))
+    _copy_words(source, target)
     for keyword in _DEVICE_KEYWORDS:
         if text := text_of(source, keyword):
             setattr(target, keyword, text[:64])
@@ -160,14 +162,21 @@ def _copy_coded(source: Dataset, target: Dataset) -> None:
         text = text_of(source, keyword) or ""
         setattr(target, keyword, text if text.isascii() and text.isdigit() and len(text) < 10 else None)
     target.BodyPartExamined = body_part_words(text_of(source, "BodyPartExamined")) or ""
-    view = text_of(source, "ViewPosition")
-    target.ViewPosition = view.upper()[:16] if view_of(view) else ""
+    target.ViewPosition = view_word(text_of(source, "ViewPosition")) or ""
     for keyword in ("Laterality", "ImageLaterality"):
         if laterality := laterality_of(text_of(source, keyword)):
             setattr(target, keyword, laterality)
     age = age_of(source)
     if age is not None:
         target.PatientAge = f"{min(age, _OLDEST_BAND):03d}Y"
+
+
+def _copy_words(source: Dataset, target: Dataset) -> None:
+    for keyword, allowed in _KEPT_WORDS.items():
+        said = source.get(keyword) or []
+        words = [str(word).strip() for word in ([said] if isinstance(said, str) else said)]
+        if words and set(words) <= set(allowed):
+            setattr(target, keyword, words if len(words) > 1 else words[0])
 
 
 def _copy_hashed(source: Dataset, target: Dataset, site_secret: bytes) -> None:
@@ -206,6 +215,7 @@ def _copy_pixels(source: Dataset, target: Dataset) -> None:
             for inner in _KEPT_LUT_KEYWORDS:
                 if inner in item:
                     table.add(item[inner])
+            _copy_words(item, table)
             items.append(table)
         if items:
             setattr(target, keyword, items)

@@ -5,6 +5,7 @@ Source: DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (Modality LUT), C.11.2 (VOI LUT), 
 
 import io
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,11 @@ _TRANSFER_SYNTAXES: dict[str, str | None] = {
     uid.JPEG2000: "pillow",
 }
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+# Source: PS3.3, C.7.6.3.1.2.
+COLOUR_INTERPRETATIONS = (
+    *("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"),
+    *("YBR_ICT", "YBR_RCT"),
+)
 _ADMITTED_CLASSES = (uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation)
 
 # The attributes that are read. The rest of a file (names, free text, private tags) is never even looked at.
@@ -117,6 +123,7 @@ READ_KEYWORDS = [
 ]
 _READ_TAGS = [tag_for_keyword(keyword) for keyword in READ_KEYWORDS]
 
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Postgres stores no NUL, and no word needs the others
 _META_START = 132  # after the preamble and "DICM"
 
 
@@ -168,9 +175,9 @@ def require_no_burned_in_identity(dataset: Dataset) -> None:
 
 
 def text_of(dataset: Dataset, keyword: str) -> str | None:
-    """The first value as text without white space around it; None where it is absent or empty."""
+    """The first value as text, without control characters and white space around it; None where nothing is left."""
     value = _first(dataset.get(keyword))
-    text = "" if value is None else str(value).strip("\0 \t\r\n")
+    text = "" if value is None else _CONTROL_CHARACTERS.sub("", str(value)).strip()
     return text or None
 
 
@@ -218,7 +225,7 @@ class DicomHeader:
             raise UnsupportedDicom(f"{bits_stored} bits stored in {bits_allocated} cannot be read; 8 or 16 can.")
         if samples == 1 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
             raise UnsupportedDicom("One sample a pixel, but the photometric interpretation is not MONOCHROME1 or 2.")
-        if (samples == 3 and not (photometric == "RGB" or photometric.startswith("YBR_"))) or samples not in (1, 3):
+        if samples not in (1, 3) or (samples == 3 and photometric not in COLOUR_INTERPRETATIONS):
             raise UnsupportedDicom(f"{samples} samples a pixel with this photometric interpretation cannot be read.")
         if samples == 3 and bits_stored != 8:
             raise UnsupportedDicom(f"A colour DICOM of {bits_stored} bits cannot be read.")
@@ -425,7 +432,7 @@ def pydicom_at_the_border() -> Iterator[None]:
     """What pydicom and its decoders raise over damaged bytes (any type) becomes ours, without the values it quotes."""
     try:
         yield
-    except FractureError:
+    except (FractureError, MemoryError):
         raise
     except Exception as fault:  # damaged bytes make pydicom raise almost any type
         if isinstance(fault, EOFError) or "truncated" in str(fault):

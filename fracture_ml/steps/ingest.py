@@ -5,10 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from fracture_ml.core.errors import FractureError, NotReconciled, ObjectNotFound, TooLarge, UnusableObject
+from fracture_ml.core.errors import (
+    FractureError,
+    NotReconciled,
+    ObjectNotFound,
+    RowRefused,
+    TooLarge,
+    UnusableObject,
+)
 from fracture_ml.core.records import MediaType, ReceivedObject
 from fracture_ml.data.labels import claims_of_key, claims_of_label_file, is_label_file
 from fracture_ml.imaging.decode import DecodeLimits
@@ -80,8 +88,11 @@ def ingest_inbox(
 
     done, last_line = 0, time.monotonic()
     limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
-    with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
-        findings = pool.map(lambda received: _inspect(stores.bucket, received, limits, secret), images)
+    with (
+        ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool,
+        # Closed, it calls off what has not begun: where Postgres went away, nobody fetches the rest for nothing.
+        closing(pool.map(lambda received: _inspect(stores.bucket, received, limits, secret), images)) as findings,
+    ):
         for chunk in _chunks(findings, _ROWS_PER_TRANSACTION):
             counts.update(_record(stores, chunk))
             done += len(chunk)
@@ -99,13 +110,15 @@ def ingest_inbox(
 def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> str:
     secret = settings.site_secret.get_secret_value().encode()
     try:
+        _require_not_too_large(received, decode_limits(settings))
         claims = claims_of_label_file(received.key, stores.bucket.read(received.key), site_secret=secret)
+        stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
         return "vanished"
-    except UnusableObject as fault:
-        stores.radiographs.record_quarantined(received, fault.code, str(fault))
+    except Exception as fault:
+        refusal = _refusal(received, fault)
+        stores.radiographs.record_quarantined(received, refusal.code, refusal.sentence)
         return "quarantined"
-    stores.radiographs.record_labels(received, claims)
     return "labels"
 
 
@@ -114,8 +127,7 @@ def _inspect(
 ) -> Arrival | Refusal | Vanished:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
-        if received.size_bytes > limits.max_bytes:
-            raise TooLarge(f"{received.size_bytes:,} bytes, and at most {limits.max_bytes:,} are admitted")
+        _require_not_too_large(received, limits)
         data = bucket.read(received.key)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"
@@ -123,19 +135,35 @@ def _inspect(
         claims = tuple(claims_of_key(received.key, site_secret=secret))
     except ObjectNotFound:
         return Vanished(received=received)
-    except UnusableObject as fault:
+    except Exception as fault:
+        return _refusal(received, fault)
+    return Arrival(received=received, facts=facts, object_key=object_key, claims=claims)
+
+
+def _require_not_too_large(received: ReceivedObject, limits: DecodeLimits) -> None:
+    if received.size_bytes > limits.max_bytes:
+        raise TooLarge(f"{received.size_bytes:,} bytes, and at most {limits.max_bytes:,} are admitted")
+
+
+def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:
+    """What is wrong with one object, as its outcome: it holds up no other. Raises what is not the object's fault."""
+    if isinstance(fault, UnusableObject):
         return Refusal(received=received, code=fault.code, sentence=str(fault))
-    except FractureError:
-        raise
-    except Exception as surprise:
-        # A decoder's own bug must not hold up the other objects: it is an outcome too, with its trace in the log.
-        log.exception("an object of %d bytes could not be read", received.size_bytes)
+    if isinstance(fault, MemoryError):
+        log.error("this machine has no memory left for an object of %d bytes", received.size_bytes)
         return Refusal(
             received=received,
-            code="internal_error",
-            sentence=f"Reading it ended in {type(surprise).__name__}; the trace is in the ingest's log.",
+            code="out_of_memory",
+            sentence="The machine had no memory left for it: try it again with fewer threads, or on a larger machine.",
         )
-    return Arrival(received=received, facts=facts, object_key=object_key, claims=claims)
+    if isinstance(fault, FractureError) and not isinstance(fault, RowRefused):
+        raise fault
+    log.error("an object of %d bytes could not be read", received.size_bytes, exc_info=fault)
+    return Refusal(
+        received=received,
+        code="internal_error",
+        sentence=f"Reading it ended in {type(fault).__name__}; the trace is in the ingest's log.",
+    )
 
 
 def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished]) -> Counter:
@@ -147,8 +175,12 @@ def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished]) -> Cou
         elif isinstance(finding, Vanished):
             counts["vanished"] += 1
     arrivals = [finding for finding in findings if isinstance(finding, Arrival)]
-    if arrivals:
-        counts.update(stores.radiographs.record_radiographs(arrivals, near_duplicate_bits=NEAR_DUPLICATE_BITS))
+    try:
+        if arrivals:
+            counts.update(stores.radiographs.record_radiographs(arrivals, near_duplicate_bits=NEAR_DUPLICATE_BITS))
+    except RowRefused as fault:
+        for arrival in arrivals:  # each by itself: one that Postgres refuses takes no other with it
+            counts.update(_record(stores, [arrival if len(arrivals) > 1 else _refusal(arrival.received, fault)]))
     return counts
 
 

@@ -1,12 +1,15 @@
 """The hour's scoring before and after its batches: what is due, and whether all of it was done. Needs no torch."""
 
 import logging
+import math
 
 from fracture_ml.core.errors import NotReconciled
 from fracture_ml.steps.champion import find_scoring_version
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
+
+MAX_BATCHES = 1000  # Airflow's own limit (core.max_map_length) is 1,024 unless somebody raised it
 
 
 def plan_scoring(stores: Stores) -> dict:
@@ -21,11 +24,18 @@ def plan_scoring(stores: Stores) -> dict:
 
 
 def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size: int) -> list[dict]:
-    """Ranges of radiograph ids with no outcome, `batch_size` radiographs each: {"version", "first", "last"}."""
+    """Ranges of radiograph ids with no outcome: {"version", "first", "last"}.
+
+    Each has `batch_size` radiographs; more where there would be over `MAX_BATCHES`, which Airflow maps no task to.
+    """
     if version is None:
         return []
     ranges = stores.predictions.due_ranges(version, batch_size=batch_size, through=through)
-    return [{"version": version, "first": first, "last": last} for first, last in ranges]
+    together = max(1, math.ceil(len(ranges) / MAX_BATCHES))
+    return [
+        {"version": version, "first": part[0][0], "last": part[-1][1]}
+        for part in (ranges[start : start + together] for start in range(0, len(ranges), together))
+    ]
 
 
 def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, TextClause, create_engine, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
+from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, RowRefused, SchemaMismatch
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 MIGRATIONS = SQL_FOLDER / "migrations"
@@ -24,6 +24,7 @@ QUERIES = SQL_FOLDER / "queries"
 
 # SQLSTATE: connection, roll-back of a deadlock, no room or memory, an operator's intervention, a system error.
 _CLASSES_OF_UNAVAILABLE = ("08", "40", "53", "57", "58")
+_CLASSES_OF_ROWS = ("22", "23")  # a value that no column takes, a constraint
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -58,7 +59,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One unit of work: committed at the end, rolled back by any error.
 
     Raises: DatabaseUnavailable: Postgres is away, refuses the login, is full, or broke off; DatabaseRefused: a rule of
-        a table refuses a row. Neither message holds a password, a parameter or a row.
+        a table refuses what was to be written (RowRefused: the values of a row). No message holds a password, a
+        parameter or a row.
     """
     try:
         with engine.begin() as connection:
@@ -74,7 +76,8 @@ def _translated(error: DBAPIError) -> DatabaseUnavailable | DatabaseRefused:
     no_code = isinstance(error, OperationalError | InterfaceError) and not code  # the connection itself failed
     if no_code or code[:2] in _CLASSES_OF_UNAVAILABLE or code == _LOCK_NOT_AVAILABLE:
         return DatabaseUnavailable(_why_unavailable(code, str(error.orig)))
-    return DatabaseRefused(_why_refused(error, code))
+    refused = RowRefused if code[:2] in _CLASSES_OF_ROWS else DatabaseRefused
+    return refused(_why_refused(error, code))
 
 
 def _why_unavailable(code: str, said: str) -> str:

@@ -106,12 +106,14 @@ class WorklistStore:
 
         A study that people reported or closed stays as it is, unless it has a new image: then it is reopened.
         """
-        rows = to_jsonb(items)
-        with transaction(self._engine) as connection:
-            connection.execute(query("worklist_reopen_late"), {"rows": rows})
-            changed = len(rows_of(connection, "worklist_save", rows=rows))
-            connection.execute(query("worklist_note_rules"), {"rows": rows})
-            return changed
+        changed = 0
+        for start in range(0, len(items), _STUDIES_PER_STATEMENT):
+            rows = to_jsonb(items[start : start + _STUDIES_PER_STATEMENT])
+            with transaction(self._engine) as connection:
+                connection.execute(query("worklist_reopen_late"), {"rows": rows})
+                changed += len(rows_of(connection, "worklist_save", rows=rows))
+                connection.execute(query("worklist_note_rules"), {"rows": rows})
+        return changed
 
     # --- what people see --------------------------------------------------------------------------
 

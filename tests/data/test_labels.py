@@ -171,6 +171,8 @@ def test_a_file_of_no_known_layout_says_which_are_known():
     assert "not UTF-8" in refusal("object_key,label\nä.png,1\n".encode("latin-1"))
     assert "no known layout" in refusal('{"_via_img_metadata": {}}', "a/via.json")
     assert "Line 2 is not JSON" in refusal('{\n"images": ]', "a/b.json")
+    assert "nested too deeply" in refusal("[" * 200_000, "a/b.json")
+    assert "Line 3 holds a NUL" in refusal("object_key,label\na.png,1\nb\0.png,1\n")
 
 
 # --- FracAtlas ------------------------------------------------------------------------------------
@@ -203,7 +205,10 @@ def test_coco_boxes_become_one_claim_for_each_image_with_a_fracture():
     assert (claim.subject, claim.scope, claim.value) == ("a.jpg", "inbox/fa/", LabelValue.POSITIVE)
     assert claim.boxes[1] == Box(x=5, y=6, width=7, height=8)
     assert read(text, "Annotations/boxes.json")[0].scope == ""
-    assert "Entry 2 of annotations" in refusal(text.replace('"bbox": [5, 6, 7, 8]', '"bbox": [5, 6]'), "a/b.json")
+    for wrong in ("[5, 6]", "[5, 6, 7, NaN]", "[5, 6, 7, 1e999]", f"[5, 6, 7, {10**400}]"):
+        assert "Entry 2 of annotations" in refusal(text.replace("[5, 6, 7, 8]", wrong), "a/b.json")
+    for escape in ("\\u0000", "\\ud800"):
+        assert "Entry 1 of images" in refusal(text.replace('"a.jpg"', f'"a{escape}.jpg"'), "a/b.json")
 
 
 def test_the_real_fracatlas_files_are_read_whole(real_data):

@@ -143,9 +143,25 @@ def test_ages_from_ninety_are_one_band(told, kept):
 def test_words_typed_into_coded_attributes_are_dropped():
     source = identified()
     source.BodyPartExamined, source.ViewPosition, source.Laterality = "WRIST OF JANE", "JANE", "DOE"
-    stored = read(deidentify(bytes_of(source), MediaType.DICOM, site_secret=SECRET))
+    typed = ("RescaleType", "PresentationLUTShape", "LossyImageCompression", "LossyImageCompressionMethod")
+    for keyword in typed:
+        setattr(source, keyword, "DOE")
+    source.LossyImageCompressionMethod = ["ISO_10918_1", "DOE"]
+    source.VOILUTSequence[0].ModalityLUTType = "DOE"
+    data = deidentify(bytes_of(source), MediaType.DICOM, site_secret=SECRET)
+    stored = read(data)
     assert (stored.BodyPartExamined, stored.ViewPosition) == ("WRIST", "")
-    assert "Laterality" not in stored
+    assert not [keyword for keyword in ("Laterality", *typed) if keyword in stored]
+    assert b"DOE" not in data
+
+
+def test_of_a_view_the_letters_that_name_it_are_kept_and_words_of_the_standard_stay():
+    source = identified()
+    source.ViewPosition, source.RescaleType, source.LossyImageCompressionMethod = "p.a. 0312198012", "OD", "ISO_10918_1"
+    source.VOILUTSequence[0].ModalityLUTType = "US"
+    stored = read(deidentify(bytes_of(source), MediaType.DICOM, site_secret=SECRET))
+    assert (stored.ViewPosition, stored.RescaleType, stored.LossyImageCompressionMethod) == ("PA", "OD", "ISO_10918_1")
+    assert stored.VOILUTSequence[0].ModalityLUTType == "US"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
-from fracture_ml.stores import open_stores
 from fracture_ml.stores.bucket import open_bucket
 
 RECIPE = TrainRecipe(image_size_px=32, epochs=1, batch_size=32).to_json()
@@ -27,13 +26,8 @@ def settings(database_url, s3, bucket, tmp_path) -> Settings:
 
 
 @pytest.fixture
-def stores(create_database, bucket):
-    """All the stores over a database of this test's own."""
-    from fracture_ml.stores.database import migrate
-
-    url = create_database()
-    migrate(url)
-    return open_stores(database_url=url, bucket=bucket)
+def stores(fresh_stores):
+    return fresh_stores
 
 
 def fill_inbox(stores, folder, *, patients: int):

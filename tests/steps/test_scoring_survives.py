@@ -308,6 +308,18 @@ def test_after_a_roll_back_nobody_is_asked_to_look_at_the_bundle_that_was_refuse
     assert stores.monitoring.open_alerts() == []
 
 
+def test_a_backlog_of_more_batches_than_airflow_maps_is_cut_into_larger_ones(place, monkeypatch):
+    ids = receive_drawn(place.stores, 8)
+    plan = {"version": promote_drawn(place.stores).version, "through": ids[6]}
+    monkeypatch.setattr(scoring_run, "MAX_BATCHES", 3)
+    batches = scoring_run.cut_batches(place.stores, batch_size=1, **plan)
+    assert [(batch["first"], batch["last"]) for batch in batches] == [
+        (ids[0], ids[2]),
+        (ids[3], ids[5]),
+        (ids[6], ids[6]),
+    ]
+
+
 def test_a_radiograph_that_is_gone_from_the_bucket_is_an_outcome(place):
     ids = receive_drawn(place.stores, 3)
     version = promote_drawn(place.stores).version

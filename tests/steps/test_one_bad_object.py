@@ -1,0 +1,92 @@
+"""One bad object never stops the rest, however it is bad."""
+
+import pytest
+from numpy.random import default_rng
+from PIL import Image
+from running import environment_of, settings_of
+from sqlalchemy import text
+
+from fracture_ml.core.errors import DatabaseUnavailable
+from fracture_ml.imaging import facts
+from fracture_ml.steps import ingest
+from fracture_ml.steps.settings import Settings
+from fracture_ml.stores.database import transaction
+from tests.imaging.made_files import bytes_of, dicom_dataset
+
+
+@pytest.fixture
+def settings(database_url, s3, bucket, tmp_path) -> Settings:
+    return settings_of(environment_of(database_url, s3, bucket, tmp_path))
+
+
+@pytest.fixture
+def stores(fresh_stores):
+    return fresh_stores
+
+
+def put_images(bucket, tmp_path, *widths: int) -> None:
+    for width in widths:
+        path = tmp_path / f"{width}.png"
+        Image.fromarray(default_rng(width).integers(0, 255, (64, width), dtype="uint8")).save(path)
+        bucket.write(f"inbox/{width}.png", path.read_bytes())
+
+
+def quarantined(stores) -> dict[str, str]:
+    with transaction(stores.engine) as connection:
+        rows = connection.execute(text("SELECT object_key, code FROM fracture.quarantine"))
+        return {row.object_key: row.code for row in rows}
+
+
+def test_text_that_postgres_cannot_store_costs_nobody_else_anything(stores, settings, bucket, tmp_path):
+    put_images(bucket, tmp_path, 64, 65)
+    bucket.write("inbox/nul.dcm", bytes_of(dicom_dataset(Manufacturer="AC\0ME\x1b")))
+    bucket.write("inbox/nul.csv", b"object_key,label,labelled_by\n64.png,1,dr\0a\n")
+    bucket.write("inbox/deep.json", b"[" * 100_000)
+    bucket.write("inbox/good.csv", b"object_key,label\n65.png,1\n")
+    counts = ingest.ingest_inbox(stores, settings)
+    assert (counts["radiograph"], counts["labels"], counts["quarantined"]) == (3, 1, 2)
+    assert set(quarantined(stores).values()) == {"unreadable_labels"}
+    assert {row["manufacturer"] for row in stores.radiographs.subgroups_of([1, 2, 3]).values()} == {"unknown", "ACME"}
+
+
+def test_what_postgres_refuses_takes_no_other_object_of_its_transaction_with_it(stores, settings, bucket, tmp_path):
+    with transaction(stores.engine) as connection:
+        connection.execute(text("ALTER TABLE fracture.radiograph ADD CHECK (width_px <> 70)"))
+        connection.execute(text("ALTER TABLE fracture.label ADD CHECK (reader <> 'nobody')"))
+    put_images(bucket, tmp_path, 64, 70, 65)
+    bucket.write("inbox/bad.csv", b"object_key,label,labelled_by\n64.png,1,nobody\n")
+    counts = ingest.ingest_inbox(stores, settings)
+    assert (counts["radiograph"], counts["labels"]) == (2, 0)
+    assert quarantined(stores) == {"inbox/70.png": "internal_error", "inbox/bad.csv": "internal_error"}
+
+
+def test_no_memory_is_no_fault_of_the_image_and_it_may_be_tried_again(stores, settings, bucket, tmp_path, monkeypatch):
+    put_images(bucket, tmp_path, 64, 70)
+    real = facts.perceptual_hash
+
+    def without_memory(pixels):
+        if pixels.shape[1] == 70:
+            raise MemoryError
+        return real(pixels)
+
+    monkeypatch.setattr(facts, "perceptual_hash", without_memory)
+    ingest.ingest_inbox(stores, settings)
+    assert quarantined(stores) == {"inbox/70.png": "out_of_memory"}
+    monkeypatch.undo()
+    assert ingest.ingest_inbox(stores, settings, retry_quarantined="out_of_memory")["radiograph"] == 1
+    assert quarantined(stores) == {}
+
+
+def test_where_postgres_goes_away_the_rest_of_the_inbox_is_not_fetched(stores, settings, bucket, tmp_path, monkeypatch):
+    put_images(bucket, tmp_path, *range(64, 364))
+    looked_at = []
+    inspect = ingest._inspect
+    monkeypatch.setattr(ingest, "_inspect", lambda *given: looked_at.append(1) or inspect(*given))
+
+    def away(*given, **options):
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(stores.radiographs, "record_radiographs", away)
+    with pytest.raises(DatabaseUnavailable):
+        ingest.ingest_inbox(stores, settings, threads=1)
+    assert len(looked_at) < 200
