@@ -46,6 +46,9 @@ class _Described:
         return hash_of_json(self.to_json())
 
 
+_RETIRED = (("ema_decay", 0.0),)  # a field of stored recipes, and the value at which it did nothing
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe(_Described):
     """Everything that decides the trained weights except the data. Stored as JSON beside them."""
@@ -60,7 +63,6 @@ class TrainRecipe(_Described):
     weight_decay: float = 1e-4
     balance: str = "none"
     location_weight: float = 0.0  # in the loss: of the places of drawn fractures, which inner layers learn (places.py)
-    ema_decay: float = 0.0
     gradient_clip_norm: float = 1.0
     early_stopping_epochs: int = 0
     selection_metric: str = "accuracy"
@@ -95,7 +97,6 @@ class TrainRecipe(_Described):
         _require_one_of("balance", self.balance, BALANCES)
         _require_one_of("selection_metric", self.selection_metric, SELECTION_METRICS)
         for name in (
-            "ema_decay",
             "scale_range",
             "shift_fraction",
             "brightness_range",
@@ -107,6 +108,11 @@ class TrainRecipe(_Described):
         _require(0 <= self.location_weight <= 10, f"location_weight={self.location_weight}: must be from 0 to 10")
         for name in ("target_sensitivity", "target_specificity"):
             _require(0.5 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0.5 to below 1")
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Raises: InvalidRecipe: unknown or out-of-bounds fields. A field of older recipes may stand at its default."""
+        return super().from_json({name: it for name, it in value.items() if (name, it) not in _RETIRED})
 
     def with_changes(self, **changes: Any) -> "TrainRecipe":
         return replace(self, **changes)

@@ -12,7 +12,7 @@ from fracture_ml.training.state import EpochRecord, TrainingState
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # change it whenever older bytes could no longer be read
+_FORMAT = 4  # change it whenever older bytes could no longer be read
 _DIGEST_BYTES = 32
 
 
@@ -41,7 +41,6 @@ def to_bytes(state: TrainingState, identity: str) -> bytes:
     content = {
         "identity": identity,
         "network": state.network.state_dict(),
-        "average": state.average and state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "order_of_epoch": state.order_of_epoch,
         "distortion": state.distortion.get_state(),
@@ -71,8 +70,6 @@ def restore(state: TrainingState, data: bytes, identity: str) -> bool:
         log.warning("The checkpoint is of another recipe or other data: the training starts from the beginning.")
         return False
     state.network.load_state_dict(content["network"])
-    if state.average is not None:
-        state.average.load_state_dict(content["average"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.order.set_state(content["order_of_epoch"])
     state.order_of_epoch = content["order_of_epoch"]

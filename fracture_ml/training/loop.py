@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fracture_ml.core.errors import NotEnoughData, OutOfMemory, OutOfTime, TrainingDiverged
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
@@ -130,8 +129,6 @@ def train(
             if recipe.gradient_clip_norm > 0:
                 _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
-            if state.average is not None:
-                state.average.update_parameters(state.network)
             state.step += 1
             state.batch += 1
             plain_loss = F.cross_entropy(logits, truth, reduction="sum")
@@ -143,7 +140,7 @@ def train(
             raise TrainingDiverged(
                 f"The loss is no longer finite in epoch {state.epoch}: lower the learning rate ({lr:g})."
             )
-        answers = predict_logits(state.evaluated, pixels, validation_rows, spec, device)  # (n, 2)
+        answers = predict_logits(state.network, pixels, validation_rows, spec, device)  # (n, 2)
         record = EpochRecord(
             epoch=state.epoch,
             train_loss=train_loss / images,
@@ -240,9 +237,6 @@ def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping
     network = network.to(device, memory_format=torch.channels_last)
     return TrainingState(
         network=network,
-        average=AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
-        if recipe.ema_decay > 0
-        else None,
         optimizer=torch.optim.Adam(
             network.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True
         ),

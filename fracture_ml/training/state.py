@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from fracture_ml.model.network import FractureNetwork
 
@@ -43,7 +42,6 @@ class TrainingState:
     """All that changes while a network is trained: what a checkpoint has to hold, and nothing else."""
 
     network: FractureNetwork
-    average: AveragedModel | None  # of the weights, where the recipe asks for one
     optimizer: torch.optim.Optimizer
     order: torch.Generator  # on the CPU: which image comes when
     distortion: torch.Generator  # on the device: how it is augmented
@@ -60,17 +58,12 @@ class TrainingState:
     def __post_init__(self) -> None:
         self.order_of_epoch = self.order.get_state()
 
-    @property
-    def evaluated(self) -> FractureNetwork:
-        """The network whose weights count: the average, where there is one."""
-        return self.network if self.average is None else self.average.module
-
     def end_epoch(self, record: EpochRecord, *, is_best: bool) -> None:
         """Record an epoch, keep its weights where they are the best, and stand at the start of the next one."""
         self.history.append(record)
         if is_best:
             self.best_epoch = record.epoch
-            self._keep_weights(self.evaluated.state_dict())
+            self._keep_weights(self.network.state_dict())
         self.epoch, self.batch, self.seconds = record.epoch + 1, 0, 0.0
         self.seen.zero_()
         self.order_of_epoch = self.order.get_state()

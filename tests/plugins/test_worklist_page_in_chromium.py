@@ -20,8 +20,9 @@ URGENT = Drawn(name=f"urgent {RUN}", scores=(0.2, 0.93), ordered=Priority.STAT, 
 BELOW = Drawn(name=f"below {RUN}", scores=(0.05,), body_part=BodyPart.ANKLE)
 UNAVAILABLE = Drawn(name=f"unavailable {RUN}", scores=(None,), body_part=BodyPart.KNEE)
 HELD = Drawn(name=f"held {RUN}", scores=(0.5,), body_part=BodyPart.FOOT)
+TYPED = Drawn(name=f"typed {RUN}", scores=(0.1,), body_part=BodyPart.WRIST)
 FINISHED = Drawn(name=f"finished {RUN}", scores=(0.1,), body_part=BodyPart.ELBOW)
-STUDIES = (URGENT, BELOW, UNAVAILABLE, HELD, FINISHED)
+STUDIES = (URGENT, BELOW, UNAVAILABLE, HELD, TYPED, FINISHED)
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +135,36 @@ def test_a_change_by_somebody_else_is_said_and_the_item_reloaded(airflow_page: A
         BELOW.study_key, "start_reading", actor="b.reader", row_version=item["row_version"]
     )
     opened.keyboard.press("s")
-    playwright.expect(opened.get_by_role("alert")).to_have_text(
-        "Somebody else changed this item; it has been reloaded."
-    )
+    playwright.expect(opened.get_by_role("alert")).to_have_text("This item changed meanwhile; it has been reloaded.")
     playwright.expect(opened.locator("#study-state")).to_have_text("Reading, held by b.reader")
+    assert complaints == []
+
+
+def test_a_late_image_under_a_form_loses_nothing_that_was_typed_and_is_there_to_be_looked_at(
+    airflow_page: Access, listed, browser, tmp_path: Path
+):
+    expect, stores = playwright.expect, airflow_page.stores
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    row(opened, TYPED).click()
+    expect(opened.locator("#radiograph")).to_be_visible()
+    opened.keyboard.press("f")
+    opened.get_by_label("Fracture", exact=True).check()
+    opened.get_by_label("Comment").fill("displaced")
+    with_late_view = Drawn(name=TYPED.name, scores=(0.1, 0.95), body_part=BodyPart.WRIST)
+    late = receive(stores, with_late_view, first=1)
+    predict(stores, stores.registry.find_champion().version, late, (0.95,))
+    rank_worklist(stores, airflow_page.settings)
+    opened.get_by_role("button", name="Save final read").click()
+    expect(opened.get_by_role("alert")).to_contain_text("What you wrote is kept")
+    expect(opened.get_by_label("Comment")).to_have_value("displaced")
+    expect(opened.locator("#which-image")).to_have_text("image 1 of 2")  # the one that was looked at
+    expect(opened.locator("#study-title")).to_contain_text("URGENT")
+    opened.screenshot(path=tmp_path / "kept.png")
+    opened.locator("#next-image").click()
+    expect(opened.locator("#image-facts")).to_contain_text("AI score 0.95")
+    opened.get_by_role("button", name="Save final read").click()
+    expect(opened.locator("#study-state")).to_contain_text("Reported")
+    expect(opened.locator("#history")).to_contain_text("read: fracture; comment: displaced")
     assert complaints == []
 
 

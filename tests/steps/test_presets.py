@@ -13,12 +13,18 @@ from fracture_ml.steps.presets import PRESETS, plan_of
         ({"location_weight": -0.1}, "location_weight=-0.1: must be from 0 to 10"),
         ({"image_size_px": 100}, "image_size_px=100: must be a multiple of 32"),
         ({"label_smoothing": 0.1}, "unknown fields label_smoothing"),
+        ({"ema_decay": 0.5}, "unknown fields ema_decay"),
         ({"smallest_image_size_px": 48}, "smallest_image_size_px=48: must be 0, or a multiple of 32"),
     ],
 )
 def test_a_recipe_out_of_its_bounds_is_a_sentence_that_names_the_field(fields, says):
     with pytest.raises(InvalidRecipe, match=says):
         TrainRecipe.from_json(fields)
+
+
+def test_a_recipe_that_was_stored_with_a_field_of_older_code_is_read_where_the_field_did_nothing():
+    recipe = TrainRecipe(epochs=3)
+    assert TrainRecipe.from_json(recipe.to_json() | {"ema_decay": 0.0}) == recipe
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -20,12 +20,18 @@ let zoom = { scale: 1, x: 0, y: 0 };
 let loading = null; // AbortController of the image that is on its way
 let blobUrls = [];
 
+// keepImage: the study is read again; the image that is looked at stays, and so does its zoom.
 export function showStudy(next, { keepImage }) {
+  const shown = keepImage && study ? study.radiographs[place] : null;
+  const indexOf = (id) => next.radiographs.findIndex((each) => each.radiograph_id === id);
   study = next;
-  if (!keepImage) {
-    const deciding = next.radiographs.findIndex((each) => each.radiograph_id === next.radiograph_id);
-    showImage(Math.max(0, deciding));
-  }
+  const kept = shown ? indexOf(shown.radiograph_id) : -1;
+  if (kept < 0) return showImage(Math.max(0, indexOf(next.radiograph_id)));
+  place = kept;
+  drawPager();
+  const now = study.radiographs[place];
+  if (now.version !== shown.version || now.has_overlay !== shown.has_overlay) load(now);
+  else byId("image-facts").textContent = describe(now);
 }
 
 function showImage(index) {

@@ -378,13 +378,14 @@ async function act(name, fields) {
   }
 }
 
+// What somebody typed stays on the screen: it may be sent again once they have seen what changed.
 async function recover(error) {
   if (error.status === 409) {
-    closeForms();
     await loadStudy({ keepImage: true });
     await refresh();
   }
-  say(error.kind === "Conflict" ? "Somebody else changed this item; it has been reloaded." : error.message);
+  const kept = openForm() ? " What you wrote is kept: look again, then send it once more." : "";
+  say(error.kind === "Conflict" ? `This item changed meanwhile; it has been reloaded.${kept}` : error.message);
 }
 
 function submitAcknowledgement(form) {
