@@ -52,9 +52,6 @@ def rank_worklist(
              arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
-    if version is None:
-        champion = stores.registry.find_champion()
-        version = champion.version if champion else None
     rules = RankingRules(
         prioritisation=settings.prioritisation,
         region_weights=settings.region_weights,
@@ -62,13 +59,17 @@ def rank_worklist(
         minutes_urgent=settings.minutes_urgent,
         minutes_routine=settings.minutes_routine,
     )
-    found = stores.worklist.studies_to_rank(
-        version, ranked_by=rules.id, list_labelled=settings.list_labelled, arrivals_only=arrivals_only
-    )
-    kept_off = [study for study in found if study.labelled]
-    ranked = [rank_study(study, version=version, rules=rules) for study in found if not study.labelled]
-    stores.worklist.save_items(ranked)
-    stores.worklist.keep_off(kept_off)
+    with stores.worklist.ranking_alone():
+        if version is None:
+            champion = stores.registry.find_champion()
+            version = champion.version if champion else None
+        found = stores.worklist.studies_to_rank(
+            version, ranked_by=rules.id, list_labelled=settings.list_labelled, arrivals_only=arrivals_only
+        )
+        kept_off = [study for study in found if study.labelled]
+        ranked = [rank_study(study, version=version, rules=rules) for study in found if not study.labelled]
+        stores.worklist.save_items(ranked)
+        stores.worklist.keep_off(kept_off)
     counts = Counter(study.ai_priority.value for study in ranked)
     if kept_off:
         counts["kept_off"] = len(kept_off)

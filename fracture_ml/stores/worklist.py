@@ -1,6 +1,7 @@
 """The worklist: one item per study, who holds it, and what was found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -73,6 +74,13 @@ class WorklistStore:
         self._engine = engine
 
     # --- ranking ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def ranking_alone(self) -> Iterator[None]:
+        """Meanwhile nobody else ranks: what was read to rank by is still so when it is saved."""
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": "ranking"})
+            yield
 
     def studies_to_rank(
         self, version: int | None, *, ranked_by: str = "", list_labelled: bool = True, arrivals_only: bool = False

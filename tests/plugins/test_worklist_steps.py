@@ -1,7 +1,9 @@
 """The steps behind the worklist and its page."""
 
 import io
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 
 import numpy as np
@@ -111,6 +113,33 @@ def test_a_changed_setting_reaches_what_is_listed_and_leaves_what_was_read(store
     assert worklist.rank_worklist(stores, off) == {"ranked": 0}
     worklist.rank_worklist(stores, settings)
     assert worklist.item(stores, hip.study_key, reader="reader")["priority"] == "STAT"
+
+
+def test_a_ranking_that_read_before_the_scores_came_does_not_take_them_off_the_list(stores, settings, monkeypatch):
+    study = drawn(scores=(0.9,))
+    champion = stores.registry.find_champion()
+    version = champion.version if champion else promote_champion(stores)
+    ids = receive(stores, study)
+    read, may_go_on = threading.Event(), threading.Event()
+    studies_to_rank = stores.worklist.studies_to_rank
+
+    def slowly(*given, arrivals_only, **options):
+        found = studies_to_rank(*given, arrivals_only=arrivals_only, **options)
+        if arrivals_only:
+            read.set()
+            assert may_go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(stores.worklist, "studies_to_rank", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        arrivals = pool.submit(worklist.rank_worklist, stores, settings, arrivals_only=True)
+        assert read.wait(60)
+        predict(stores, version, ids, study.scores)
+        after_scoring = pool.submit(worklist.rank_worklist, stores, settings)
+        wait([after_scoring], timeout=1)  # it would be through by now, if it did not wait for the other
+        may_go_on.set()
+        assert arrivals.result(60)["unavailable"] == after_scoring.result(60)["urgent"] == 1
+    assert worklist.item(stores, study.study_key, reader="reader")["score"] == pytest.approx(0.9)
 
 
 def test_a_late_image_ranks_its_study_again(stores, settings):
