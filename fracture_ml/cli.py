@@ -25,6 +25,9 @@ SnapshotId = Annotated[str, typer.Argument(help="as `fracture snapshot` printed 
 
 def main() -> None:
     """Run a command; an error of ours is one sentence and exit code 1."""
+    from fracture_ml.steps.settings import reach_loopback_directly
+
+    reach_loopback_directly()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for talkative in ("alembic", "botocore", "httpx"):
         logging.getLogger(talkative).setLevel(logging.WARNING)

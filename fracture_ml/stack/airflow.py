@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class Airflow:
         return {
             "AIRFLOW_HOME": str(self.folder),
             "PYTHONPATH": str(self.repository),
+            "FRACTURE_STACK_CODE": self._code,  # read by nobody: with other code, the processes are others
             **FOR_TASKS,
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.repository / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.repository / "plugins"),
@@ -99,6 +101,15 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.folder / "bundles"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
         }
+
+    @cached_property
+    def _code(self) -> str:
+        """A hash of what a running process holds on to: the code, the queries, the packages."""
+        digest = hashlib.sha256((self.repository / "requirements.lock").read_bytes())
+        for pattern in ("fracture_ml/**/*.py", "plugins/**/*.py", "sql/**/*.sql"):
+            for path in sorted(self.repository.glob(pattern)):
+                digest.update(path.relative_to(self.repository).as_posix().encode() + b"\0" + path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def programs(self) -> list[Program]:
         """The components in the foreground. The log servers are off: the UI reads the log files themselves."""

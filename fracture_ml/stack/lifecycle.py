@@ -181,7 +181,7 @@ class Stack:
             raise _disk_is_full(self.folder)
         self._clear_the_ground()
         self.airflow.prepare()
-        self._write_settings()
+        self.write_settings()
         with console.status("starting Postgres and S3") as spinner:
             if not self.supervision.is_alive():
                 self.supervision.start(self.programs, self._process_environment())
@@ -331,23 +331,28 @@ class Stack:
             "FRACTURE_STACK_DIR": str(self.folder),
         }
 
-    def _write_settings(self) -> None:
-        """Write the FRACTURE_* variables for every other command; lines that are not ours stay."""
+    def write_settings(self) -> None:
+        """Write the FRACTURE_* variables for every other command; lines that are not ours stay.
+
+        Raises: StackError: another site secret than the one under which the patients are known.
+        """
         settings = self.settings
+        path = self.folder / "fracture.env"
+        written = {name: value for name, value in dotenv_values(path).items() if value}
+        region = settings.s3_region if "s3_region" in settings.model_fields_set else None
         ours = {
             "FRACTURE_DATABASE_URL": self.database_url,
             "FRACTURE_S3_BUCKET": BUCKET if self.s3 else settings.s3_bucket,
             "FRACTURE_S3_ENDPOINT_URL": self.s3.endpoint_url if self.s3 else settings.s3_endpoint_url,
-            "FRACTURE_S3_REGION": settings.s3_region,
+            "FRACTURE_S3_REGION": region or written.get("FRACTURE_S3_REGION") or settings.s3_region,
             "FRACTURE_S3_ACCESS_KEY": self.s3.access_key if self.s3 else _revealed(settings.s3_access_key),
             "FRACTURE_S3_SECRET_KEY": self.s3.secret_key if self.s3 else _revealed(settings.s3_secret_key),
-            "FRACTURE_SITE_SECRET": _revealed(settings.site_secret) or self.credentials.site_secret,
-            "FRACTURE_CACHE_DIR": str((settings.cache_dir or self.folder / "cache").expanduser().resolve()),
+            "FRACTURE_SITE_SECRET": self._site_secret(written.get("FRACTURE_SITE_SECRET")),
+            "FRACTURE_CACHE_DIR": str(self._cache_folder(written.get("FRACTURE_CACHE_DIR"))),
         }
-        path = self.folder / "fracture.env"
         # On one machine nobody may be there to approve; your own line or variable asks for a person.
         kept = {"FRACTURE_PROMOTION": "automatic"} | {
-            name: value for name, value in dotenv_values(path).items() if name not in ours
+            name: value for name, value in written.items() if name not in ours
         }
         lines = ["# Written by `make up`, which keeps the lines that you add."]
         for name, value in (ours | kept).items():
@@ -366,6 +371,20 @@ class Stack:
                 f' -h {LOOPBACK} -p {self.postgres.port} -U {READER} {OWNER} "$@"\n',
                 mode=0o700,
             )
+
+    def _site_secret(self, written: str | None) -> str:
+        """It never changes: with another one the same patient is another group. Raises: StackError."""
+        asked = _revealed(self.settings.site_secret)
+        if asked and written and asked != written:
+            raise StackError(
+                f"FRACTURE_SITE_SECRET is not the one in {self.folder / 'fracture.env'}, under which the patients are "
+                "known: unset it, or remove the folder to start from nothing."
+            )
+        return asked or written or self.credentials.site_secret
+
+    def _cache_folder(self, written: str | None) -> Path:
+        wanted = self.settings.cache_dir or (Path(written) if written else self.folder / "cache")
+        return wanted.expanduser().resolve()
 
     # --- stop -------------------------------------------------------------------------------------
 
@@ -414,6 +433,7 @@ class Stack:
             grid.add_row("S3", f"{self.s3.endpoint_url}, bucket {BUCKET}")
         grid.add_row("settings", f"{_shown(self.folder / 'fracture.env')}")
         grid.add_row("data, logs", f"{_shown(self.folder)}")
+        grid.add_row("DAGs", "off at first: switch them on in Airflow, or run `make demo`")
         grid.add_row("stop", "make down")
         return Panel(grid, title="Running on this machine", expand=False)
 

@@ -107,6 +107,17 @@ def load_stack_settings() -> StackSettings:
         raise InvalidSettings(f"Correct these variables: {_faults(error)}") from None
 
 
+def reach_loopback_directly() -> None:
+    """Take this machine itself out of what a proxy is asked for, for this process and those that it starts.
+
+    A hospital's `http_proxy` knows nothing of the embedded servers.
+    """
+    names = ("no_proxy", "NO_PROXY")
+    hosts = [host.strip() for name in names for host in os.environ.get(name, "").split(",")]
+    direct = ",".join(dict.fromkeys([*filter(None, hosts), "127.0.0.1", "localhost"]))
+    os.environ.update(dict.fromkeys(names, direct))
+
+
 def inherited_environment() -> dict[str, str]:
     """The environment of this process, for processes that it starts."""
     return dict(os.environ)

@@ -10,6 +10,7 @@ import pytest
 from fracture_ml.core.records import BodyPart, Priority
 from fracture_ml.steps.worklist import rank_worklist
 from tests.plugins.drawn import Access, Drawn, predict, promote_champion, receive
+from tests.stores.stored_rows import arrival as drawn_row
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -213,6 +214,42 @@ def test_filters_and_a_refresh_keep_the_selection(airflow_page: Access, listed, 
         opened.clock.fast_forward(31_000)
     playwright.expect(row(opened, UNAVAILABLE)).to_have_attribute("aria-selected", "true")
     playwright.expect(opened.get_by_label("Body part")).to_have_value("knee")
+
+
+def test_a_zoomed_image_is_moved_with_the_keyboard(airflow_page: Access, listed, browser):
+    opened, _ = open_page(browser, airflow_page, "USER")
+    row(opened, UNAVAILABLE).click()
+    playwright.expect(opened.locator("#radiograph")).to_be_visible()
+
+    def place() -> str:
+        return opened.locator("#frame").evaluate("frame => frame.style.transform")
+
+    for key in ("+", "+", "Shift+ArrowRight", "Shift+ArrowDown", "Shift+ArrowLeft", "Shift+ArrowUp"):
+        before = place()
+        opened.keyboard.press(key)
+        assert place() != before, key
+    playwright.expect(row(opened, UNAVAILABLE)).to_have_attribute("aria-selected", "true")  # no other study
+
+
+def test_a_list_that_is_longer_than_a_page_says_so_and_shows_the_rest(airflow_page: Access, listed, browser):
+    stores = airflow_page.stores
+    before = stores.worklist.counts()["open"]
+    more = [drawn_row(f"{RUN} {number}", study_key=f"{RUN}-{number}") for number in range(520)]
+    stores.radiographs.record_radiographs(more, near_duplicate_bits=0)
+    rank_worklist(stores, airflow_page.settings, arrivals_only=True)
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    items, expect = opened.locator(".item"), playwright.expect
+    expect(items).to_have_count(500)
+    expect(opened.locator("#shown")).to_contain_text(f"of the first 500 of {before + 520}")
+    opened.get_by_label("Status").select_option("acknowledged")
+    if not items.count():
+        expect(opened.locator("#shown")).to_contain_text(f"Nothing among the first 500 of {before + 520} matches")
+    opened.get_by_label("Status").select_option("all")
+    opened.get_by_role("button", name=f"Show {before + 20} more").click()
+    expect(items).to_have_count(before + 520)
+    expect(opened.locator("#more")).to_be_hidden()
+    assert len(set(items.evaluate_all("rows => rows.map(row => row.id)"))) == before + 520
+    assert complaints == []
 
 
 def test_the_page_works_inside_airflows_own_frame(airflow_page: Access, listed, browser):

@@ -120,6 +120,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             # The sides of a few patients follow from it: with a drawn one, some runs would lack a class on one of them.
             "FRACTURE_SITE_SECRET": "a secret for the tests",
             "FRACTURE_TUNING_WORKERS": "2",
+            # As in many a hospital, and of no use for the servers of this machine.
+            **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
         },
         ui_port=ports[PORTS],
         s3_ports=range(ports[0], ports[0] + PORTS),

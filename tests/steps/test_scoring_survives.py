@@ -281,7 +281,14 @@ def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps
     (alert,) = stores.monitoring.open_alerts()
     assert (alert["kind"], alert["subject"]) == ("bundle", f"version {second.version}")
     (tmp_path / "one.png").write_bytes(drawn_png(0))
-    assert len(list(predict_files(stores, place.settings, [tmp_path / "one.png"]))) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one.png").write_bytes(drawn_png(1))
+    paths = [tmp_path / "one.png", tmp_path / "gone.png", tmp_path / "other", tmp_path / "other" / "one.png"]
+    told = list(predict_files(stores, place.settings, paths, overlays=tmp_path / "overlays"))
+    assert [row[0] for row in told] == [str(path) for path in paths]  # two files of one name are told apart
+    assert ["cannot be read" in row[1] for row in told] == [False, True, True, False]
+    flagged = [f"{number}-one-attention.png" for number in (1, 4) if told[number - 1][2] != "below"]
+    assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == flagged
     with pytest.raises(BundleMismatch):
         score_batch(stores, place.settings, version=second.version, first=1, last=9)
 

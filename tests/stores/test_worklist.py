@@ -10,7 +10,7 @@ from stored_rows import arrival, claim, receive, received, register
 from test_predictions import rejected, scored
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
-from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank
+from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank, Verdict
 
 
 def ranked(study: StudyToRank, **changes) -> RankedStudy:
@@ -418,6 +418,26 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     act(stores, "s", "start_reading")
     receive(stores, arrival("c", study_key="u"))
     assert watch.stuck(before=tomorrow) == {"held": 1, "unlisted": 1, "unjudged": 1}
+    taken_at = stores.worklist.item_of("s")["events"][-1]["happened_at"]
+    receive(stores, arrival("d", study_key="s"))
+    list_studies(stores, version)  # ranks it anew, which is no work of its holder's
+    assert watch.stuck(before=taken_at + timedelta(microseconds=1))["held"] == 1
+    assert watch.stuck(before=taken_at)["held"] == 0
+
+
+@pytest.mark.parametrize("decided", ["promoted", "rejected", "a newer one judged"])
+def test_a_version_waits_for_the_gate_until_it_is_decided_or_a_newer_one_was_judged(stores, version, decided):
+    registry, tomorrow = stores.registry, datetime.now(UTC) + timedelta(days=1)
+    assert stores.monitoring.stuck(before=tomorrow)["unjudged"] == 1
+    if decided == "promoted":
+        registry.promote(version, actor="dr", reason="by hand")
+    elif decided == "rejected":
+        registry.record_event(version, "rejected", actor="dr", reason="no")
+    else:
+        newer = register(stores, registry.version_of(version).snapshot_id).version
+        assert stores.monitoring.stuck(before=tomorrow)["unjudged"] == 2
+        registry.record_verdict(newer, Verdict(passed=True, reasons=(), measures={}), champion=None)
+    assert stores.monitoring.stuck(before=tomorrow)["unjudged"] == 0
 
 
 def test_a_days_numbers_and_an_open_alert_are_kept_once(stores, version):

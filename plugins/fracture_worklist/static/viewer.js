@@ -154,6 +154,11 @@ export function zoomBy(factor, x = stage.clientWidth / 2, y = stage.clientHeight
   setZoom({ scale, x: x - (x - zoom.x) * grown, y: y - (y - zoom.y) * grown });
 }
 
+export function pan(toLeft, toTop) {
+  const by = (size) => size / 8;
+  setZoom({ ...zoom, x: zoom.x + toLeft * by(stage.clientWidth), y: zoom.y + toTop * by(stage.clientHeight) });
+}
+
 function setZoom({ scale, x, y }) {
   const least = (size) => size * (1 - scale);
   zoom = {

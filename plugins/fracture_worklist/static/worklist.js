@@ -4,12 +4,14 @@ import { read, write } from "./server.js";
 import * as viewer from "./viewer.js";
 
 const REFRESH_MS = 30_000;
+const PAGE = 500; // studies that are read at a time
 const byId = (id) => document.getElementById(id);
 
 let me = { name: "", may_act: false };
 let open = { items: [], counts: {}, alerts: [], as_of: null };
 let finished = { items: [] }; // reported and closed; read while they are shown
 let listName = "open";
+let wanted = PAGE; // how many studies of the shown list; "show more" asks for the next ones
 let selectedKey = null;
 let study = null; // the selected study in full
 let choosing = 0; // counts selections, so that a late answer for an earlier one is dropped
@@ -81,10 +83,22 @@ function say(sentence) {
 const finishedCount = () => (open.counts.by_status.reported ?? 0) + (open.counts.by_status.closed ?? 0);
 const listed = () => (listName === "open" ? open : finished).items;
 
+// The first `length` studies of a list, page by page. Between two pages a study may have moved: none is shown twice.
+async function readFirst(path, length) {
+  const list = await read(`${path}?limit=${PAGE}`);
+  let last = list;
+  for (let offset = PAGE; offset < length && last.items.length === PAGE; offset += PAGE) {
+    last = await read(`${path}?limit=${PAGE}&offset=${offset}`);
+    list.items.push(...last.items);
+  }
+  list.items = [...new Map(list.items.map((item) => [item.study_key, item])).values()];
+  return list;
+}
+
 async function refresh() {
   try {
-    open = await read("api/open");
-    if (listName === "finished") finished = await read("api/finished");
+    open = await readFirst("api/open", listName === "open" ? wanted : PAGE);
+    if (listName === "finished") finished = await readFirst("api/finished", wanted);
   } catch (error) {
     byId("freshness").textContent = "not up to date";
     say(error.message);
@@ -110,6 +124,7 @@ function drawLists() {
 async function showList(name) {
   if (name === listName) return;
   listName = name;
+  wanted = PAGE;
   drawStatuses();
   byId("items").setAttribute("aria-label", LISTS[name].label);
   byId("items").scrollTop = 0;
@@ -159,8 +174,11 @@ function drawList() {
   const list = byId("items");
   list.replaceChildren(...items.map(drawItem));
   const [read, all] = [listed().length, LISTS[listName].all()];
-  const nothing = read ? "Nothing matches these filters." : LISTS[listName].none;
-  const rest = all > read ? `, the first ${read} of ${all}` : "";
+  const among = all > read ? ` among the first ${read} of ${all}` : "";
+  const nothing = read ? `Nothing${among} matches these filters.` : LISTS[listName].none;
+  const rest = all > read ? `, of the first ${read} of ${all}` : "";
+  byId("more").hidden = all <= read;
+  byId("more").textContent = `Show ${Math.min(PAGE, all - read)} more`;
   byId("shown").textContent = items.length ? `${count(items.length, "study").replace("studys", "studies")} shown${rest}` : nothing;
   markSelected();
 }
@@ -429,6 +447,10 @@ byId("lists").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) showList(button.dataset.list);
 });
+byId("more").addEventListener("click", () => {
+  wanted += PAGE;
+  refresh();
+});
 byId("filters").addEventListener("change", drawList);
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 
@@ -436,13 +458,16 @@ const KEYS = {
   ArrowDown: () => move(1), ArrowUp: () => move(-1), j: () => move(1), k: () => move(-1),
   PageDown: () => move(10), PageUp: () => move(-10), Home: () => move(-Infinity), End: () => move(Infinity),
   h: viewer.toggleHighlight, i: viewer.toggleInvert, "[": () => viewer.step(-1), "]": () => viewer.step(1),
+  "Shift+ArrowLeft": () => viewer.pan(1, 0), "Shift+ArrowRight": () => viewer.pan(-1, 0),
+  "Shift+ArrowUp": () => viewer.pan(0, 1), "Shift+ArrowDown": () => viewer.pan(0, -1),
   "+": () => viewer.zoomBy(1.4), "=": () => viewer.zoomBy(1.4), "-": () => viewer.zoomBy(1 / 1.4), 0: viewer.fit,
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && openForm()) return cancelForm();
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const named = event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key;
+  const key = named.length === 1 ? named.toLowerCase() : named;
   const action = ACTIONS.find((each) => each.key?.toLowerCase() === key);
   if (action) {
     const button = byId("actions").querySelector(`[data-action="${action.name}"]:enabled`);
