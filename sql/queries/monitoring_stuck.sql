@@ -3,7 +3,7 @@
 -- parameters: before timestamptz      returns: held bigint, unlisted bigint, unjudged bigint
 SELECT (SELECT count(*) FROM fracture.worklist w
         WHERE status IN ('acknowledged', 'reading')
-          -- Since a person took it; a new ranking is no work of theirs.
+          -- Since a person took it: a new ranking is no work of theirs.
           AND (SELECT max(happened_at) FROM fracture.worklist_event e
                WHERE e.study_key = w.study_key AND e.event IN ('acknowledged', 'reading')) < :before) AS held,
        (SELECT count(*) FROM fracture.radiograph r
