@@ -20,7 +20,7 @@ the log says so. Anything that was killed is repeated, and finds what was finish
 
 from datetime import timedelta
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, task
+from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, task
 from fracture_dag_defaults import CHALLENGER, DAG_DEFAULTS, FIRST_RUN_WITHIN, GPU_POOL
 
 OVERRIDES = {
@@ -109,7 +109,8 @@ def retrain_nightly():
         settings = load_settings()
         return step.tune(open_context(settings), settings, **share, work=plan_of(params))
 
-    @task
+    # A worker that failed takes nothing from what the others found; the final training says if its cause stays.
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def choose_recipe(tuned: list[dict]) -> dict:
         from fracture_ml.steps import choose_recipe as step
         from fracture_ml.steps.context import open_context

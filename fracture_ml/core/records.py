@@ -157,7 +157,7 @@ class Candidate:
     group_key: str
     patient_key: str | None
     study_key: str
-    near_duplicate_of: str | None  # sha256 of the earlier one
+    near_duplicate_of: str | None  # sha256 of the first of its cluster, a candidate or not
     label: LabelValue
     boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels
 

@@ -74,9 +74,10 @@ class PixelCache:
         if home.exists():
             try:
                 known = cls._open(home, size_px, hashes)
-                if not any(reason.startswith(_MISSING) for reason in known.failed.values()):
+                missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith(_MISSING)]
+                if not any(_is_there(read, radiograph) for radiograph in missing):
                     return known
-                log.info("objects were missing when the pixel cache %s was built: it is built anew", home.name)
+                log.info("an object that was missing when the pixel cache %s was built is back", home.name)
                 shutil.rmtree(home, ignore_errors=True)
             except CacheCorrupt as damage:
                 log.warning("The pixel cache %s is built anew: %s", home.name, damage)
@@ -179,6 +180,14 @@ def _fill(
     manifest = {"size_px": size_px, "rows": rows, "failed": failed, "pixels_sha256": digest.hexdigest()}
     (building / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     return rows, failed
+
+
+def _is_there(read: Callable[[str], bytes], radiograph: StoredRadiograph) -> bool:
+    try:
+        read(radiograph.object_key)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def _make_room(folder: Path, needed_bytes: int, max_bytes: int | None) -> None:

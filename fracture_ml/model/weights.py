@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import pickle
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -31,13 +32,18 @@ class InitialWeights(NamedTuple):
     used: str
 
 
+_NAMED_BY_KEY = re.compile(r"s3:(.*?)(?:#([0-9a-f]{64}))?", re.DOTALL)
+
+
 def load_initial_weights(source: str, read_object: Callable[[str], bytes]) -> InitialWeights:
     """The weights that `source` names.
 
     Args:    source: none; imagenet (torchvision's, from its cache or the network); auto (imagenet, else none, said in
              the log); s3:<key> (read with `read_object`); anything else is a path. A path is recorded as file:<sha256>,
-             because a path of one machine says nothing on another.
-    Raises:  WeightsUnavailable: they cannot be had, or are no ResNet50's; within seconds when there is no network.
+             because a path of one machine says nothing on another; a key as s3:<key>#<sha256>, which may be asked for
+             too, because another object may come to lie there.
+    Raises:  WeightsUnavailable: they cannot be had, are others than asked for, or no ResNet50's; within seconds when
+             there is no network.
     """
     if source == "none":
         return InitialWeights(None, "none")
@@ -50,13 +56,17 @@ def load_initial_weights(source: str, read_object: Callable[[str], bytes]) -> In
             log.warning("Training from scratch, without ImageNet weights. %s", error)
             return InitialWeights(None, "none")
     if source.startswith("s3:"):
-        key = source.removeprefix("s3:")
+        key, wanted = _NAMED_BY_KEY.fullmatch(source).groups()
         try:
-            return InitialWeights(_state_in(read_object(key)), source)
+            data = read_object(key)
         except ObjectNotFound:
             raise WeightsUnavailable(
                 f"There is no object {key!r} with initial weights in the bucket: {_REMEDY}."
             ) from None
+        found = hashlib.sha256(data).hexdigest()
+        if wanted not in (None, found):
+            raise WeightsUnavailable(f"The initial weights under {key!r} are others than the recipe began with.")
+        return InitialWeights(_state_in(data), f"s3:{key}#{found}")
     try:
         data = Path(source).read_bytes()
     except OSError as error:

@@ -12,7 +12,8 @@ def initial_weights(stores: Stores, settings: Settings, recipe: TrainRecipe) -> 
     named = recipe.initial_weights
     source = settings.initial_weights if named == "auto" or named.startswith("file:") else named
     weights = load_initial_weights(source, stores.bucket.read)
-    if named != "auto" and weights.used != named:
+    is_open = named == "auto" or (named.startswith("s3:") and weights.used.startswith(f"{named}#"))
+    if not is_open and weights.used != named:
         raise WeightsUnavailable(
             f"The recipe begins with {named}, and FRACTURE_INITIAL_WEIGHTS gives {weights.used}: "
             "set it back, or tune anew."

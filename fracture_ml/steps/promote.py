@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def find_undecided(stores: Stores) -> int | None:
-    """The newest version that was registered and neither promoted nor rejected; older ones are left behind."""
-    undecided = stores.registry.undecided()
-    return max(undecided) if undecided else None
+    """The newest version, where it was neither promoted nor rejected; older ones are left behind."""
+    newest = max((model.version for model in stores.registry.versions()), default=None)
+    return newest if newest in stores.registry.undecided() else None
 
 
 def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
@@ -43,7 +43,7 @@ def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None
             leakage_clean=_leakage_is_clean(stores, challenger),
         )
         stores.registry.record_verdict(version, verdict, champion=champion.version if champion else None)
-        write_model_card(stores, version)
+    write_model_card(stores, version)  # also after a kill between the two
     log.info("version %d: %s. %s", version, "passed" if verdict.passed else "failed", " ".join(verdict.reasons))
     return {"version": version, "passed": verdict.passed, "summary": _summary(version, verdict)}
 

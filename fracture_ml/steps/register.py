@@ -35,6 +35,7 @@ def evaluate_and_register(
     known = stores.registry.find_version(snapshot_id, trained["recipe_id"], code_version())
     if known is not None:
         log.info("already registered: version %d", known.version)
+        write_model_card(stores, known.version)  # also after a kill between the two
         return known.version
 
     bundle = Bundle.from_bytes(stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"])

@@ -3,7 +3,7 @@
 import json
 import logging
 
-from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable
+from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable, TrainingDiverged
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.core.records import Split
 from fracture_ml.evaluation import figures
@@ -40,20 +40,24 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=chosen.image_size_px)
     device = choose_device(settings.device)
     validation = data.rows_of(Split.VALIDATION)
-    trained = train_network(
-        data.pixels,
-        data.labels,
-        data.boxes,
-        data.rows_of(Split.TRAIN),
-        validation,
-        chosen,
-        device,
-        initial_state=initial_state,
-        on_epoch=lambda record: _log_epoch(record, chosen.epochs),
-        resume=_find(stores, checkpoint_key),
-        keep=lambda checkpoint: _keep(stores, checkpoint_key, checkpoint),
-        keep_every_s=settings.checkpoint_seconds,
-    )
+    try:
+        trained = train_network(
+            data.pixels,
+            data.labels,
+            data.boxes,
+            data.rows_of(Split.TRAIN),
+            validation,
+            chosen,
+            device,
+            initial_state=initial_state,
+            on_epoch=lambda record: _log_epoch(record, chosen.epochs),
+            resume=_find(stores, checkpoint_key),
+            keep=lambda checkpoint: _keep(stores, checkpoint_key, checkpoint),
+            keep_every_s=settings.checkpoint_seconds,
+        )
+    except TrainingDiverged:
+        stores.bucket.delete(checkpoint_key)  # it may hold what has diverged already
+        raise
 
     logits = logits_as_scored(trained.state, data, validation, trained.spec, chosen, device)
     calibration = fit_temperature(logits, data.labels[validation])

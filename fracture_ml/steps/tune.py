@@ -11,7 +11,7 @@ from fracture_ml.steps.pixels import open_pixels
 from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from fracture_ml.training.study import run_study
+from fracture_ml.training.study import comparable_id, run_study
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=work.study.image_size_px)
     rows = data.rows_of(Split.TRAIN)
     folds = np.array([data.members[row].fold for row in rows], dtype=np.int64)
-    study_name = f"{snapshot_id[:16]}-{work.study.id[:16]}-{base.id[:16]}"
+    study_name = f"{snapshot_id[:16]}-{comparable_id(work.study, base)[:16]}"
     run_study(
         work.study,
         base,

@@ -113,12 +113,7 @@ def run_study(
     deadline = time.monotonic() + plan.time_budget_s
     rows, folds = np.asarray(rows, dtype=np.int64), np.asarray(folds, dtype=np.int64) % plan.folds
     judged = _folds_to_judge_by(labels[rows], folds, plan.folds)
-    base_recipe = base_recipe.with_changes(
-        image_size_px=plan.image_size_px,
-        epochs=plan.epochs,
-        warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
-        selection_metric=plan.metric,
-    )
+    base_recipe = _studied(plan, base_recipe)
     grid = _grid_of(plan)
     storage = open_storage(storage_url, heartbeat_s=heartbeat_s, grace_s=grace_s)
     identity = _identity_of(plan, base_recipe, labels, boxes, rows, folds)
@@ -296,6 +291,21 @@ def _promising_cell(storage: RDBStorage, plan: StudyPlan, base_recipe: TrainReci
 
 def _grid_of(plan: StudyPlan) -> dict[str, tuple]:
     return {"batch_size": plan.batch_sizes, "peak_lr": plan.peak_lrs, "scheduler": plan.schedulers}
+
+
+def comparable_id(plan: StudyPlan, base_recipe: TrainRecipe) -> str:
+    """A hash of what makes trials of two nights comparable, for a study's name: more of them, or more time, go on."""
+    return hash_of_json([_compared(plan), _studied(plan, base_recipe).to_json()])
+
+
+def _studied(plan: StudyPlan, base_recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe that a study varies: what the plan decides is the plan's."""
+    return base_recipe.with_changes(
+        image_size_px=plan.image_size_px,
+        epochs=plan.epochs,
+        warmup_epochs=min(base_recipe.warmup_epochs, plan.epochs - 1),
+        selection_metric=plan.metric,
+    )
 
 
 def _compared(plan: StudyPlan) -> dict[str, Any]:

@@ -92,6 +92,9 @@ def test_an_unreadable_image_is_recorded_and_leaves_no_gap(objects, tmp_path):
 def test_an_object_that_was_missing_is_looked_for_again(objects, tmp_path):
     missing, data = sorted(objects.bytes_of)[0], objects.bytes_of.pop(sorted(objects.bytes_of)[0])
     assert objects.build(tmp_path).failed[missing].startswith("missing: ")
+    before = objects.reads
+    assert missing in objects.build(tmp_path).failed
+    assert objects.reads <= before + 1  # only what is missing is looked for, and nothing else decoded again
     objects.bytes_of[missing] = data
     assert missing in objects.build(tmp_path).row_of
 

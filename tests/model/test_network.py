@@ -90,8 +90,12 @@ def test_weights_come_from_a_file_or_the_bucket_and_say_so(three_channels, tmp_p
     assert torch.equal(state["layer1.0.conv1.weight"], three_channels.state_dict()["layer1.0.conv1.weight"])
     assert (
         load_initial_weights("s3:weights/resnet50.pth", {"weights/resnet50.pth": data}.__getitem__).used
-        == "s3:weights/resnet50.pth"
+        == f"s3:weights/resnet50.pth#{hashlib.sha256(data).hexdigest()}"
     )
+    named = load_initial_weights("s3:w", {"w": data}.__getitem__).used
+    assert load_initial_weights(named, {"w": data}.__getitem__).used == named
+    with pytest.raises(WeightsUnavailable, match="others than the recipe began with"):
+        load_initial_weights(named, {"w": data + b"another"}.__getitem__)
     assert load_initial_weights("none", {}.__getitem__) == (None, "none")
 
 

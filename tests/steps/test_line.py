@@ -11,6 +11,7 @@ from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, S
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.steps import ingest, monitor, promote, register, score, scoring_run, snapshot, train
+from fracture_ml.steps.model_card import write_model_card
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
 from fracture_ml.steps.settings import Settings
@@ -129,7 +130,10 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
 
     assert promote.find_undecided(stores) == version
     verdict = promote.judge_challenger(stores, version=version)
+    card = write_model_card(stores, version)
+    stores.bucket.delete(card)  # as after a kill between the verdict and its card
     assert promote.judge_challenger(stores, version=version) == verdict
+    assert b"Not judged yet" not in stores.bucket.read(card)
     for _ in range(2):
         promote.promote(stores, version=version, actor="a test", approved=True)
     assert [event["event"] for event in stores.registry.events_of(version)].count("promoted") == 1

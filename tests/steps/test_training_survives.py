@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fracture_ml.core.errors import StorageUnavailable
+from fracture_ml.core.errors import StorageUnavailable, TrainingDiverged
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.data.boxes import WHOLE
 from fracture_ml.demo.dataset import write_inbox
@@ -133,6 +133,27 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     assert left >= {"trials.json", "trials.csv", "history.png", "parallel_coordinate.png"}
     assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
     assert tune.tune(stores, settings, snapshot_id=snapshot_id, work=work) == tuned
+    # More time and more trials go on with what a night has found: the final training's length is none of its business.
+    longer = StudyPlan(**{**plan.to_json(), "time_budget_s": 2 * plan.time_budget_s, "trials": plan.trials + 1})
+    again = NightlyWork(study=longer, recipe=recipe.with_changes(epochs=recipe.epochs + 1))
+    assert tune.tune(stores, settings, snapshot_id=snapshot_id, work=again)["study_name"] == tuned["study_name"]
+    choose_recipe.choose_recipe(stores, settings, **tuned)
+    assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
+
+
+def test_a_training_that_diverged_leaves_no_checkpoint_to_go_on_from(facts, snapshot_id, monkeypatch):
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+
+    def diverge(*data, keep, **options):
+        keep(b"weights that are not finite any more")
+        assert [found.key for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")]
+        raise TrainingDiverged("The loss is no longer finite.")
+
+    monkeypatch.setattr(train, "train_network", diverge)
+    with pytest.raises(TrainingDiverged):
+        train.train(stores, settings, snapshot_id=snapshot_id, recipe={**RECIPE, "seed": 77})
+    assert [found.key for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")] == []
 
 
 def test_the_pixels_of_a_snapshot_come_with_the_places_of_its_fractures(facts, snapshot_id):

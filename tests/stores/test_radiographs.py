@@ -8,7 +8,9 @@ import pytest
 from stored_rows import arrival, claim, freeze, receive, received, sha
 
 from fracture_ml.core.errors import UnknownRadiograph
+from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import LabelSource, LabelValue
+from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.stores.database import transaction
 
 
@@ -104,6 +106,23 @@ def test_the_group_is_the_patient_else_the_study_else_the_near_duplicate_else_th
     near = [facts(stores, id_)["near_duplicate_of"] for id_ in ids]
     assert near == [None, None, ids[0], ids[2], None]  # d is nearer to c than to a
     assert [facts(stores, id_)["study_key"] for id_ in ids] == ["s", "t", sha("c"), sha("d"), sha("e")]
+
+
+def test_near_duplicates_are_one_cluster_though_the_picture_that_ties_them_has_no_label(stores):
+    base = 0xFFFF_0000_FFFF_0000
+    receive(
+        stores,
+        arrival("a", study_key="s", bits=base, claims=[claim("a")]),
+        arrival("b", study_key="t", bits=base ^ 0b1),
+        arrival("c", study_key="u", bits=base ^ 0b11, claims=[claim("c")]),
+        arrival("d", study_key="v", bits=0x0F0F_0F0F_0F0F_0F0F, claims=[claim("d")]),
+    )
+    candidates = {one.study_key: one for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
+    assert {key: one.near_duplicate_of for key, one in candidates.items()} == {"s": None, "u": sha("a"), "v": None}
+    for seed in range(20):  # whatever the sides of their studies are
+        members = draft_snapshot(list(candidates.values()), SplitPlan(seed=seed)).members
+        places = {(one.split, one.fold) for one in members if one.sha256 in (sha("a"), sha("c"))}
+        assert len(places) == 1
 
 
 def test_hashes_that_differ_in_all_64_bits_or_begin_with_one_are_told_apart(stores):

@@ -10,6 +10,7 @@ from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, StaleVerdi
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
+from fracture_ml.steps.promote import find_undecided
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -130,8 +131,10 @@ def test_a_version_is_undecided_until_it_is_promoted_or_rejected(stores, version
     stores.registry.record_verdict(second, Verdict(passed=True, reasons=("All holds.",), measures={}), champion=None)
     assert stores.registry.undecided() == [version, second, third]
     stores.registry.promote(version, actor="dr", reason="better")
+    assert find_undecided(stores) == third
     stores.registry.record_event(third, "rejected", actor="dr", reason="worse")
     assert stores.registry.undecided() == [second]
+    assert find_undecided(stores) is None  # an older one does not come back by itself
 
 
 def test_a_decision_that_is_written_twice_is_one_event_and_another_reason_is_another(stores, version):
