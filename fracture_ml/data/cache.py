@@ -1,6 +1,7 @@
 """The pixels of a snapshot, decoded once into one array on disk, named by what is in it."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
@@ -8,8 +9,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -61,7 +63,7 @@ class PixelCache:
         """The cache of these radiographs: as it lies in `folder`, or made there now, whole or not at all.
 
         A radiograph that cannot be read is in `failed` and stops nothing. Other caches, the longest unused first, are
-        deleted where all together would exceed `max_bytes`. Of two processes that build the same one, the first wins.
+        deleted where all together would exceed `max_bytes`. Of several processes one builds, and the others wait.
 
         Args:    read: object key -> bytes; called from `workers` threads (None: one for each core, at least four).
                  on_progress: (done, total), from this thread.
@@ -71,33 +73,27 @@ class PixelCache:
         ordered = sorted({radiograph.sha256: radiograph for radiograph in radiographs}.items())
         hashes = [sha256 for sha256, _ in ordered]
         home = folder / f"{size_px}px-{hash_of_json([_FORMAT, size_px, hashes])[:32]}"
-        if home.exists():
-            try:
-                known = cls._open(home, size_px, hashes)
-                missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith(_MISSING)]
-                if not any(_is_there(read, radiograph) for radiograph in missing):
-                    return known
-                log.info("an object that was missing when the pixel cache %s was built is back", home.name)
-                shutil.rmtree(home, ignore_errors=True)
-            except CacheCorrupt as damage:
-                log.warning("The pixel cache %s is built anew: %s", home.name, damage)
-                shutil.rmtree(home, ignore_errors=True)
+        if (known := cls._find(home, size_px, ordered, read)) is not None:
+            return known
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _make_room(folder, len(hashes) * size_px**2, max_bytes)
-            building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
-            try:
-                rows, failed = _fill(
-                    building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress
-                )
-                building.rename(home)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                log.info("another process has built the pixel cache %s meanwhile", home.name)
-                return cls._open(home, size_px, hashes)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+            with _building_alone(folder):
+                if (known := cls._find(home, size_px, ordered, read)) is not None:
+                    return known
+                _make_room(folder, len(hashes) * size_px**2, max_bytes)
+                building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
+                try:
+                    rows, failed = _fill(
+                        building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress
+                    )
+                    building.rename(home)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    log.info("another machine has built the pixel cache %s meanwhile", home.name)
+                    return cls._open(home, size_px, hashes)
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -106,6 +102,29 @@ class PixelCache:
                 "or give it another folder (FRACTURE_CACHE_DIR)."
             ) from None
         return cls._mapped(home, size_px, rows, failed)
+
+    @classmethod
+    def _find(
+        cls,
+        home: Path,
+        size_px: int,
+        ordered: Sequence[tuple[str, StoredRadiograph]],
+        read: Callable[[str], bytes],
+    ) -> Self | None:
+        """The cache that is there. One that is damaged, or lacks an object that is there now, is deleted."""
+        if not home.exists():
+            return None
+        try:
+            known = cls._open(home, size_px, [sha256 for sha256, _ in ordered])
+        except CacheCorrupt as damage:
+            log.warning("The pixel cache %s is built anew: %s", home.name, damage)
+        else:
+            missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith(_MISSING)]
+            if not any(_is_there(read, radiograph) for radiograph in missing):
+                return known
+            log.info("an object that was missing when the pixel cache %s was built is back", home.name)
+        shutil.rmtree(home, ignore_errors=True)
+        return None
 
     @classmethod
     def _open(cls, home: Path, size_px: int, hashes: list[str]) -> Self:
@@ -190,6 +209,17 @@ def _is_there(read: Callable[[str], bytes], radiograph: StoredRadiograph) -> boo
     return True
 
 
+@contextmanager
+def _building_alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine builds a cache here. A killed one's turn ends with it."""
+    turn = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
+
+
 def _make_room(folder: Path, needed_bytes: int, max_bytes: int | None) -> None:
     """Delete what a killed process left behind a day ago, and the longest unused caches above `max_bytes`."""
     for abandoned in folder.glob(f"{_BUILDING}*"):
@@ -204,7 +234,8 @@ def _make_room(folder: Path, needed_bytes: int, max_bytes: int | None) -> None:
         )
     caches = sorted((path for path in folder.glob("*px-*")), key=lambda path: path.stat().st_mtime)
     sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in caches}
-    while caches and sum(sizes[path] for path in caches) + needed_bytes > max_bytes:
+    begun = sum(file.stat().st_size for file in folder.glob(f"{_BUILDING}*/*"))  # by others, at this moment
+    while caches and sum(sizes[path] for path in caches) + begun + needed_bytes > max_bytes:
         oldest = caches.pop(0)
         log.info("deleting the pixel cache %s, the longest unused", oldest.name)
         shutil.rmtree(oldest, ignore_errors=True)  # a process that still has it mapped keeps its pages

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -152,6 +153,14 @@ def test_the_longest_unused_cache_makes_room(objects, tmp_path):
     assert not oldest.exists() and younger.exists()
     with pytest.raises(DiskFull, match="FRACTURE_CACHE_MAX_GIB"):
         PixelCache.build(objects.radiographs, 96, folder=tmp_path, read=objects.read, max_bytes=one)
+
+
+def test_of_workers_that_need_one_cache_at_once_one_decodes(objects, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(lambda _: objects.build(tmp_path), range(4)))
+    assert objects.reads == 12
+    for cache in caches:
+        np.testing.assert_array_equal(cache.pixels, caches[0].pixels)
 
 
 def test_what_a_killed_process_left_behind_is_cleared_after_a_day(objects, tmp_path):
