@@ -41,11 +41,12 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe, hash_of_json
 from fracture_ml.training.loop import on_device_if_it_fits, train
 from fracture_ml.training.pruning import is_behind, is_left_behind
 from fracture_ml.training.state import EpochRecord
-from fracture_ml.training.study_result import CURVE, StudyResult, best_trial, open_storage, read_result
+from fracture_ml.training.study_result import CURVE, RETRIES, StudyResult, best_trial, open_storage, read_result
 
 log = logging.getLogger(__name__)
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_CUT_OFF = (OutOfTime, optuna.exceptions.StorageInternalError)  # a trial that ends so is whole, and goes on later
 # One-sided, over folds paired with the best trial's. The smallest p of two folds is 1/4, of three 1/8: at this bound a
 # trial that is worse in both of its first two folds stops there. That is bold for a test, and cheap for a choice:
 # stopping a trial that is as good as the best loses nothing, and one that is truly better by the standard deviation of
@@ -120,6 +121,7 @@ def run_study(
     study = _open_study(storage, study_name, plan, base_recipe, identity)
     pixels = on_device_if_it_fits(pixels, device)
     begun: list[int] = []  # numbers of the trials that this worker began
+    crashed: list[int] = []  # those of them that an error of their own ended
 
     def out_of_time() -> bool:
         return time.monotonic() >= deadline
@@ -173,8 +175,26 @@ def run_study(
             raise OutOfTime("The study's time is up.")
         return trained.best_record.metric(plan.metric)
 
+    def run_next_trial(turn: ExitStack) -> None:
+        try:
+            study.optimize(partial(score_trial, turn), n_trials=1, catch=(OutOfTime,))
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # the second one at its last word
+            if crashed:
+                raise
+            log.warning("Trial %d was silent for %d s and belongs to another worker now.", begun.pop(), grace_s)
+
     def score_trial(turn: ExitStack, trial: optuna.Trial) -> float:
         begun.append(trial.number)
+        try:
+            return mean_of_folds(turn, trial)
+        except (*_CUT_OFF, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
+            raise
+        except Exception as error:
+            crashed.append(trial.number)
+            trial.set_user_attr("reason", f"crashed: {type(error).__name__}")
+            raise
+
+    def mean_of_folds(turn: ExitStack, trial: optuna.Trial) -> float:
         recipe = base_recipe.with_changes(**{name: trial.suggest_categorical(name, grid[name]) for name in grid})
         turn.close()  # it is drawn: others may
         scores = dict(study.trials[trial.number].intermediate_values)  # of a trial that was cut off once
@@ -201,13 +221,13 @@ def run_study(
                     work = _work_left(study, plan)
                     if work is _Work.OPEN:
                         _queue_a_cell(study, plan, base_recipe.seed)
-                        study.optimize(partial(score_trial, turn), n_trials=1, catch=(OutOfTime,))
+                        run_next_trial(turn)
                 if work is None:
                     break
                 if work is _Work.HELD_BY_OTHERS:
                     time.sleep(min(heartbeat_s, max(deadline - time.monotonic(), 0.0)))
         finally:
-            _queue_again(study, begun)
+            _queue_again(study, begun, crashed)
         return read_result(study, base_recipe)
     except optuna.exceptions.StorageInternalError as error:
         raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
@@ -381,13 +401,18 @@ def _queue_a_cell(study: optuna.Study, plan: StudyPlan, seed: int) -> None:
         study.enqueue_trial(cells[np.random.default_rng([seed, len(trials)]).integers(len(cells))])
 
 
-def _queue_again(study: optuna.Study, begun: list[int]) -> None:
-    """Put those trials of this worker that were cut off back into the queue, with the folds that ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        queue = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+def _queue_again(study: optuna.Study, begun: Sequence[int], crashed: Sequence[int]) -> None:
+    """Put those trials of this worker that were cut off back into the queue, with the folds that ended.
+
+    One that crashes whenever it is tried is given up after `RETRIES` times.
+    """
     for trial in study.get_trials(states=(TrialState.FAIL,)):
         if trial.number in begun:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                queue = RetryHeartbeatStaleTrialCallback(
+                    max_retry=RETRIES if trial.number in crashed else None, inherit_intermediate_values=True
+                )
             queue(study, trial)
 
 

@@ -17,7 +17,17 @@ log = logging.getLogger(__name__)
 
 SCHEMA = "optuna"  # of the product's database; made by the migrations, filled by Optuna
 CURVE = "metric by epoch of fold "  # and its number: a user attribute of a trial
-_RETRIES = 2  # of a trial whose worker died without a word
+RETRIES = 2  # of a trial whose worker died without a word, or that crashed
+
+
+class _Storage(RDBStorage):
+    """Optuna's, whose heart goes on beating when one beat could not be written: Optuna's own thread would end."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        try:
+            super().record_heartbeat(trial_id)
+        except optuna.exceptions.StorageInternalError:
+            log.warning("A heartbeat of the tuning could not be written; the next one is tried.", exc_info=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +60,13 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
             # Once more, since of two workers that make the tables at the same moment one fails.
             for attempt in Retrying(stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True):
                 with attempt:
-                    return RDBStorage(
+                    return _Storage(
                         storage_url,
                         engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
                         heartbeat_interval=heartbeat_s,
                         grace_period=grace_s,
                         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                            max_retry=_RETRIES, inherit_intermediate_values=True
+                            max_retry=RETRIES, inherit_intermediate_values=True
                         ),
                     )
         except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
@@ -96,7 +106,7 @@ def read_result(study: optuna.Study, base_recipe: TrainRecipe) -> StudyResult:
                 if name.startswith(CURVE)
             },
             "seconds": trial.duration.total_seconds() if trial.duration else None,
-            "reason": trial.user_attrs.get("reason"),
+            "reason": None if trial.state is TrialState.COMPLETE else trial.user_attrs.get("reason"),
         }
         for trial in trials
     )

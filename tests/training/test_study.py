@@ -11,6 +11,8 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from fracture_ml.core.errors import DatabaseUnavailable, InvalidRecipe, NotEnoughData, SchemaMismatch, TrainingDiverged
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
@@ -37,10 +39,10 @@ class Night:
         self.folds = np.arange(48) // 2 % 4
         self.storage_url = storage_url
 
-    def run(self, plan: StudyPlan, name: str, *, base: TrainRecipe = BASE, on_progress=None) -> StudyResult:
+    def run(self, plan: StudyPlan, name: str, *, base: TrainRecipe = BASE, on_progress=None, **options) -> StudyResult:
         return run_study(
             plan, base, self.pixels, self.labels, self.boxes, self.folds, self.rows, CPU,
-            storage_url=self.storage_url, study_name=name, on_progress=on_progress,
+            storage_url=self.storage_url, study_name=name, on_progress=on_progress, **options,
         )  # fmt: skip
 
 
@@ -177,6 +179,66 @@ def test_a_worker_that_fails_leaves_its_trial_to_the_next_one(night, trainings, 
     result = night.run(plan, "killed")
     assert result.best_value is not None
     assert len(trainings) == 3  # the first fold was kept
+
+
+def test_a_recipe_that_crashes_whenever_it_is_tried_is_given_up_after_three_times(night, trainings, monkeypatch):
+    working = study_module.train
+
+    def train(pixels, labels, boxes, train_rows, validation_rows, recipe, *rest, **options):
+        if (recipe.batch_size, recipe.peak_lr) == (BASE.batch_size, BASE.peak_lr):  # the first that a study tries
+            raise RuntimeError("no kernel for this size")
+        return working(pixels, labels, boxes, train_rows, validation_rows, recipe, *rest, **options)
+
+    monkeypatch.setattr(study_module, "train", train)
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False})
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="no kernel"):
+            night.run(plan, "crashing")
+    result = night.run(plan, "crashing")
+    states = Counter((trial["state"], trial["reason"]) for trial in result.trials)
+    assert states == {("fail", "crashed: RuntimeError"): 3, ("complete", None): 3}
+
+
+def test_a_heartbeat_that_cannot_be_written_is_not_the_last(night, trainings, monkeypatch):
+    beats = []
+    beat = RDBStorage.record_heartbeat
+
+    def first_fails(storage, trial_id):
+        beats.append(trial_id)
+        if len(beats) == 1:
+            raise optuna.exceptions.StorageInternalError("the database is away")
+        beat(storage, trial_id)
+
+    def until_the_heart_beats_again(progress: StudyProgress) -> None:
+        end = time.monotonic() + 30
+        while len(beats) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+
+    monkeypatch.setattr(RDBStorage, "record_heartbeat", first_fails)
+    plan = StudyPlan(**{**PLAN.to_json(), "trials": 1})
+    assert night.run(plan, "heart", on_progress=until_the_heart_beats_again, heartbeat_s=1).best_value is not None
+    assert len(beats) >= 3
+
+
+@pytest.mark.parametrize("fold", [0, 1], ids=["in its first fold", "in its second fold"])
+def test_a_worker_whose_silent_trial_was_given_away_goes_on_with_what_is_left(night, trainings, fold):
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False})
+    given_away = []
+
+    def give_away(progress: StudyProgress) -> None:
+        if progress.fold != fold or given_away:
+            return
+        given_away.append(progress.trial)
+        storage = open_storage(night.storage_url)
+        study = optuna.load_study(study_name=f"silent {fold}", storage=storage)
+        frozen = study.trials[progress.trial]
+        storage.set_trial_state_values(frozen._trial_id, state=TrialState.FAIL)  # as fail_stale_trials does
+        storage.get_heartbeat_stale_trial_callback()(study, frozen)
+
+    result = night.run(plan, f"silent {fold}", on_progress=give_away)
+    states = Counter(trial["state"] for trial in result.trials)
+    assert states == {"complete": 4, "fail": 1}
+    assert result.trials[given_away[0]]["state"] == "fail"
 
 
 def test_a_trial_that_diverges_is_told_with_its_reason_and_not_repeated(night, trainings, monkeypatch):
