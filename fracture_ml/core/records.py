@@ -283,8 +283,9 @@ class StudyToRank:
     """A study whose place on the worklist is to be found, and what stands there now (None: not listed yet)."""
 
     study_key: str
+    version: int | None  # whose scores these are; None: nobody's, and the AI is unavailable
     ordered_priority: Priority  # the highest of its images
-    body_part: BodyPart
+    body_parts: tuple[BodyPart, ...]  # each that an image shows, sorted; () where none is known
     arrived_at: datetime
     images: int
     first_radiograph_id: int
@@ -294,6 +295,13 @@ class StudyToRank:
     status: WorklistStatus | None = None
     ai_priority: AiPriority | None = None
     labelled: bool = False  # not listed yet, and read elsewhere already: only looked up where it is asked for
+
+    @property
+    def body_part(self) -> BodyPart:
+        """One word for all of them."""
+        if not self.body_parts:
+            return BodyPart.UNKNOWN
+        return self.body_parts[0] if len(self.body_parts) == 1 else BodyPart.MIXED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +315,7 @@ class RankedStudy:
     radiograph_id: int  # the image that decides, or the first
     version: int | None
     body_part: BodyPart
+    body_parts: tuple[BodyPart, ...]
     images: int
     images_unscored: int
     raised: bool  # one step up by a region weight

@@ -33,27 +33,25 @@ class RankingRules:
         return timedelta(minutes=minutes[priority])
 
 
-def rank_study(study: StudyToRank, *, version: int | None, rules: RankingRules) -> RankedStudy:
+def rank_study(study: StudyToRank, *, rules: RankingRules) -> RankedStudy:
     """A study's row: its score is the highest of its images, and its due time follows its effective priority.
 
-    A region weight raises a study by one step where the AI says urgent or suspicious, and only there. The weight says
+    A region weight raises a study by one step where the AI says urgent or suspicious, and only there; of a study with
+    several body parts one of the regions is enough, since a further view must not push it down. The weight says
     that a fracture in this region costs more when it is read late; without a sign of one, every pelvis and spine would
     move up alike, which reorders nothing among them and pushes the flagged hands down. Where the AI could not
     look, the study keeps its ordered priority as well: "unavailable" is no finding.
 
     Images without a score are counted in `images_unscored`, and change nothing else: the highest of the others
     stands. With prioritisation off, score and AI priority stay to be seen, and the ordered priority alone decides.
-
-    Args:    version: the champion; None: there is none, and the AI is unavailable.
     """
-    scores = study.scores if version is not None else ()
-    if scores:
-        radiograph_id, score, operating_point = max(scores, key=lambda image: (image[1], -image[0]))
+    if study.scores:
+        radiograph_id, score, operating_point = max(study.scores, key=lambda image: (image[1], -image[0]))
         ai = AiPriority(operating_point)
     else:
         radiograph_id, score, ai = study.first_radiograph_id, None, AiPriority.UNAVAILABLE
     flagged = ai in (AiPriority.URGENT, AiPriority.SUSPICIOUS)
-    raised = rules.prioritisation and flagged and study.body_part in rules.region_weights
+    raised = rules.prioritisation and flagged and not rules.region_weights.isdisjoint(study.body_parts)
     effective = effective_priority(study.ordered_priority, ai, raised=raised, prioritised=rules.prioritisation)
     return RankedStudy(
         study_key=study.study_key,
@@ -61,10 +59,11 @@ def rank_study(study: StudyToRank, *, version: int | None, rules: RankingRules) 
         ai_priority=ai,
         score=score,
         radiograph_id=radiograph_id,
-        version=version,
+        version=study.version,
         body_part=study.body_part,
+        body_parts=study.body_parts,
         images=study.images,
-        images_unscored=study.unscored if version is not None else study.images,
+        images_unscored=study.unscored,
         raised=raised,
         arrived_at=study.arrived_at,
         due_at=study.arrived_at + rules.time_to_read(effective),

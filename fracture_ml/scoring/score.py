@@ -184,13 +184,17 @@ class Scorer:
         """Box, heat map and overlay. A score stands without them: an urgent image is not lost for its picture."""
         try:
             picture = view.picture(self._limits)
+            geometry = LetterboxGeometry.of(view.width_px, view.height_px, self._spec.image_size_px)
+            attention = heat_map.to_source_aspect(shown, geometry)
+            return {
+                "box": heat_map.box_of(attention, view.width_px, view.height_px),
+                "heat_map_png": heat_map.heat_map_png(attention),
+                "overlay_png": heat_map.overlay_png(picture, attention),
+            }
         except UnusableObject as fault:
             log.warning("radiograph %d is scored without a heat map: %s", radiograph.radiograph_id, fault.code)
-            return {}
-        geometry = LetterboxGeometry.of(view.width_px, view.height_px, self._spec.image_size_px)
-        attention = heat_map.to_source_aspect(shown, geometry)
-        return {
-            "box": heat_map.box_of(attention, view.width_px, view.height_px),
-            "heat_map_png": heat_map.heat_map_png(attention),
-            "overlay_png": heat_map.overlay_png(picture, attention),
-        }
+        except (FractureError, MemoryError):
+            raise
+        except Exception:  # a strip of 32 x 6400 pixels has no room for the caption; it must not hold up its neighbours
+            log.exception("radiograph %d is scored without a heat map", radiograph.radiograph_id)
+        return {}

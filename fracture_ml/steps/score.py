@@ -27,8 +27,13 @@ _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the 
 _WRITING_THREADS = 4
 
 
-def score_batch(stores: Stores, settings: Settings, *, version: int, first: int, last: int) -> dict[str, int]:
+def score_batch(
+    stores: Stores, settings: Settings, *, version: int, first: int, last: int, through: int | None = None
+) -> dict[str, int]:
     """Score what is due from `first` to `last` (radiograph ids, both included), and the rest of the blocks they are in.
+
+    What has arrived since the run was planned, above the id `through` (None: it is left alone), is scored before that:
+    a run that scores the whole archive anew takes hours, and nobody's new radiograph waits for its end.
 
     Other workers may do the same at the same time: a block belongs to whoever claims it, and is passed over by all
     others (docs/decisions/022-claims.md). A killed run leaves whole blocks or nothing, and its claims free themselves;
@@ -39,7 +44,15 @@ def score_batch(stores: Stores, settings: Settings, *, version: int, first: int,
              StorageUnavailable, DatabaseUnavailable: they stayed away.
     """
     done = Counter(due=0, scored=0, rejected=0)
-    find_blocks = partial(patiently, stores.predictions.due_blocks, version, first=first, last=last)
+    due_blocks = partial(patiently, stores.predictions.due_blocks, version)
+
+    def find_blocks() -> list[int]:
+        own = due_blocks(first=first, last=last)
+        if through is None:
+            return own
+        arrived = due_blocks(first=through + 1, last=patiently(stores.radiographs.newest_id))
+        return list(dict.fromkeys(arrived + own))
+
     blocks = find_blocks()
     if not blocks:
         return dict(done)
@@ -68,7 +81,7 @@ class _Worker:
         self._version = version
         self._scorer = scorer
         self._writing = writing
-        # To claim and to feed the network: block after block, so that the oldest is done first, and what this worker
+        # To claim and to feed the network: block after block, so that the newest is done first, and what this worker
         # cannot begin with is left to others.
         self._turn = threading.Lock()
 

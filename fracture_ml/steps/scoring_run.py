@@ -24,16 +24,17 @@ def plan_scoring(stores: Stores) -> dict:
 
 
 def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size: int) -> list[dict]:
-    """Ranges of radiograph ids with no outcome: {"version", "first", "last"}.
+    """Ranges of radiograph ids with no outcome, newest first: {"version", "first", "last", "through"}.
 
-    Each has `batch_size` radiographs; more where there would be over `MAX_BATCHES`, which Airflow maps no task to.
+    A new champion owes a score to the whole archive; the patients who wait are among the newest. Each range has
+    `batch_size` radiographs; more where there would be over `MAX_BATCHES`, which Airflow maps no task to.
     """
     if version is None:
         return []
     ranges = stores.predictions.due_ranges(version, batch_size=batch_size, through=through)
     together = max(1, math.ceil(len(ranges) / MAX_BATCHES))
     return [
-        {"version": version, "first": part[0][0], "last": part[-1][1]}
+        {"version": version, "first": part[-1][0], "last": part[0][1], "through": through}
         for part in (ranges[start : start + together] for start in range(0, len(ranges), together))
     ]
 

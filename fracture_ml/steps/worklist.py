@@ -48,7 +48,8 @@ def rank_worklist(
     Where the settings say so, a study that came with a label for each of its images is kept off the list.
 
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
-             that no score disappears before the new champion's is there. None: the champion's.
+             that no score disappears before the new champion's is there. None: the champion's. A listed study keeps
+             the version that it shows until this one has an outcome for each of its images.
              arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
@@ -67,7 +68,7 @@ def rank_worklist(
             version, ranked_by=rules.id, list_labelled=settings.list_labelled, arrivals_only=arrivals_only
         )
         kept_off = [study for study in found if study.labelled]
-        ranked = [rank_study(study, version=version, rules=rules) for study in found if not study.labelled]
+        ranked = [rank_study(study, rules=rules) for study in found if not study.labelled]
         stores.worklist.save_items(ranked)
         stores.worklist.keep_off(kept_off)
     counts = Counter(study.ai_priority.value for study in ranked)

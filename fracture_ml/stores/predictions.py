@@ -51,7 +51,7 @@ class PredictionStore:
         self._engine = engine
 
     def due_ranges(self, version: int, *, batch_size: int, through: int | None = None) -> list[tuple[int, int]]:
-        """(first, last) radiograph ids of ranges with at most `batch_size` radiographs that have no outcome yet.
+        """(first, last) radiograph ids of ranges, newest first, with at most `batch_size` that have no outcome yet.
 
         Args: through: the newest radiograph id to look at; None: all.
         """
@@ -67,7 +67,7 @@ class PredictionStore:
             return _due(connection, version, first, last, limit)
 
     def due_blocks(self, version: int, *, first: int, last: int) -> list[int]:
-        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, oldest first."""
+        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first."""
         part = {"block_size": BLOCK_SIZE, "first": first, "last": last}
         with transaction(self._engine) as connection:
             part |= rows_of(connection, "scoring_progress_of", version=version)[0]

@@ -23,6 +23,7 @@ from fracture_ml.core.records import (
 )
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.labels import add_labels
+from fracture_ml.stores.radiographs import INGEST_LOCK
 
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
@@ -118,6 +119,7 @@ class WorklistStore:
         for start in range(0, len(items), _STUDIES_PER_STATEMENT):
             rows = to_jsonb(items[start : start + _STUDIES_PER_STATEMENT])
             with transaction(self._engine) as connection:
+                connection.execute(query("lock"), {"purpose": INGEST_LOCK})  # no label moves an image meanwhile
                 connection.execute(query("worklist_reopen_late"), {"rows": rows})
                 changed += len(rows_of(connection, "worklist_save", rows=rows))
                 connection.execute(query("worklist_note_rules"), {"rows": rows})
@@ -229,7 +231,7 @@ def _study_to_rank(row: dict[str, Any]) -> StudyToRank:
         **{
             **row,
             "ordered_priority": Priority(row["ordered_priority"]),
-            "body_part": BodyPart(row["body_part"]),
+            "body_parts": tuple(BodyPart(part) for part in row["body_parts"]),
             "scores": tuple((id_, score, OperatingPoint(point)) for id_, score, point in row["scores"]),
             "status": WorklistStatus(row["status"]) if row["status"] else None,
             "ai_priority": AiPriority(row["ai_priority"]) if row["ai_priority"] else None,

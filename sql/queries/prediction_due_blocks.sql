@@ -1,4 +1,4 @@
--- Blocks of neighbouring radiographs (id / block_size) with one that the version has no outcome for, oldest first. Up
+-- Blocks of neighbouring radiographs (id / block_size) with one that the version has no outcome for, newest first. Up
 -- to complete_up_to all have one, and none is looked at (docs/decisions/020-scoring-progress.md).
 -- parameters: version int, block_size int, complete_up_to bigint, first bigint, last bigint
 -- returns: block bigint
@@ -9,4 +9,4 @@ LEFT JOIN fracture.prediction p
 WHERE r.radiograph_id > :complete_up_to
   AND r.radiograph_id BETWEEN :first AND :last
   AND p.radiograph_id IS NULL
-ORDER BY block;
+ORDER BY block DESC;

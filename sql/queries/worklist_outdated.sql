@@ -21,5 +21,5 @@ SELECT w.study_key
 FROM fracture.worklist w
 JOIN fracture.radiograph r USING (study_key)
 WHERE NOT :arrivals_only AND w.status NOT IN ('reported', 'closed')
-  AND w.body_part <> 'mixed' AND r.body_part NOT IN ('unknown', w.body_part)
+  AND r.body_part <> 'unknown' AND r.body_part <> ALL(w.body_parts)
 ORDER BY study_key;

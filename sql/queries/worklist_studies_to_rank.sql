@@ -1,46 +1,58 @@
 -- Of these studies, those whose row on the worklist is absent or outdated: an image came, other scores are there, a body
 -- part became known, or other rules hold. A study that people reported or closed is outdated by a new image alone.
+-- A listed study keeps the version that it shows until the asked one has an outcome for each of its images: a run that
+-- failed, or has not come so far, must not take an urgent study for one without a score.
 -- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up),
 --             ranked_by text (the rules that place studies now)
--- returns: study_key text, ordered_priority text, body_part text, arrived_at timestamptz, images bigint,
---          first_radiograph_id bigint, scores jsonb ([radiograph_id, calibrated, operating_point], ...),
---          unscored bigint, row_version int, status text, ai_priority text (the last three NULL: not listed yet),
+-- returns: study_key text, version int (whose scores these are), ordered_priority text, body_parts text[] (sorted, without
+--          unknown), arrived_at timestamptz, images bigint, first_radiograph_id bigint,
+--          scores jsonb ([radiograph_id, calibrated, operating_point], ...), unscored bigint,
+--          row_version int, status text, ai_priority text (the last three NULL: not listed yet),
 --          labelled boolean (not listed yet, and every image has a standing label that says positive or negative)
-SELECT s.study_key,
+WITH asked AS (
+    SELECT r.study_key, count(*) FILTER (WHERE p.radiograph_id IS NULL) AS awaited
+    FROM fracture.radiograph r
+    LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
+    WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
+    GROUP BY r.study_key
+), by_version AS (
+    SELECT a.study_key, w.study_key IS NOT NULL AS listed, w.row_version, w.status, w.ai_priority, w.images,
+           w.images_unscored, w.body_parts, w.ranked_by, w.version AS shown_version,
+           CASE WHEN w.study_key IS NOT NULL AND a.awaited > 0 THEN w.version
+                ELSE CAST(:version AS integer) END AS version
+    FROM asked a
+    LEFT JOIN fracture.worklist w USING (study_key)
+)
+SELECT s.study_key, w.version,
        (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
-       s.body_part, s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
+       s.body_parts, s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
        w.row_version, w.status, w.ai_priority,
        -- Each image by itself: a join would make Postgres put together the labels of all radiographs.
-       CASE WHEN :list_labelled OR w.study_key IS NOT NULL THEN false
+       CASE WHEN :list_labelled OR w.listed THEN false
             ELSE (SELECT bool_and(coalesce((SELECT l.value FROM fracture.standing_label l
                                             WHERE l.radiograph_id = r.radiograph_id) IN ('positive', 'negative'), false))
                   FROM fracture.radiograph r
                   WHERE r.study_key = s.study_key)
        END AS labelled
-FROM (
+FROM by_version w
+JOIN LATERAL (
     SELECT r.study_key,
            min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,
-           CASE count(DISTINCT r.body_part) FILTER (WHERE r.body_part <> 'unknown')
-               WHEN 0 THEN 'unknown' WHEN 1 THEN min(r.body_part) FILTER (WHERE r.body_part <> 'unknown') ELSE 'mixed'
-           END AS body_part,
+           coalesce(array_agg(DISTINCT r.body_part ORDER BY r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}')
+               AS body_parts,
            min(r.received_at) AS arrived_at,
            count(*) AS images,
            min(r.radiograph_id) AS first_radiograph_id,
            coalesce(jsonb_agg(jsonb_build_array(r.radiograph_id, p.calibrated, p.operating_point)
                               ORDER BY r.radiograph_id) FILTER (WHERE p.calibrated IS NOT NULL), '[]') AS scores,
-           count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored,
-           count(*) FILTER (WHERE p.radiograph_id IS NULL) AS awaited
+           count(*) FILTER (WHERE p.calibrated IS NULL) AS unscored
     FROM fracture.radiograph r
-    LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
-    WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
+    LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = w.version
+    WHERE r.study_key = w.study_key
     GROUP BY r.study_key
-) s
-LEFT JOIN fracture.worklist w USING (study_key)
-WHERE w.study_key IS NULL
+) s ON true
+WHERE NOT w.listed
    OR CASE WHEN w.status IN ('reported', 'closed') THEN s.images > w.images
-           -- An open study keeps what it shows until this version has an outcome for each of its images: a run that
-           -- failed must not take an urgent study for one without a score.
-           WHEN w.version IS DISTINCT FROM CAST(:version AS integer) THEN s.awaited = 0
-           ELSE s.images > w.images OR s.unscored <> w.images_unscored OR s.body_part <> w.body_part
-                OR w.ranked_by <> :ranked_by
+           ELSE w.version IS DISTINCT FROM w.shown_version OR s.images > w.images OR s.unscored <> w.images_unscored
+                OR s.body_parts <> w.body_parts OR w.ranked_by <> :ranked_by
       END;

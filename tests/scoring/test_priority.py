@@ -15,15 +15,16 @@ URGENT, SUSPICIOUS, BELOW = (
 )
 
 
-def rank(asked: StudyToRank, *, version: int | None = 4, **rules) -> RankedStudy:
-    return rank_study(asked, version=version, rules=RankingRules(**rules))
+def rank(asked: StudyToRank, **rules) -> RankedStudy:
+    return rank_study(asked, rules=RankingRules(**rules))
 
 
-def study(*scores, ordered=Priority.ROUTINE, body_part=BodyPart.HAND, unscored=0):
+def study(*scores, ordered=Priority.ROUTINE, body_parts=(BodyPart.HAND,), unscored=0):
     return StudyToRank(
         study_key="study",
+        version=4,
         ordered_priority=ordered,
-        body_part=body_part,
+        body_parts=body_parts,
         arrived_at=ARRIVED,
         images=len(scores) + unscored,
         first_radiograph_id=7,
@@ -55,7 +56,7 @@ def test_suspicious_stays_within_routine():
     st.booleans(),
 )
 def test_the_ai_never_lowers_a_priority(ordered, body_part, scores, prioritisation):
-    asked = study(*scores, ordered=ordered, body_part=body_part, unscored=1)
+    asked = study(*scores, ordered=ordered, body_parts=(body_part,), unscored=1)
     ranked = rank(asked, prioritisation=prioritisation)
     limit = {Priority.STAT: 15, Priority.URGENT: 60, Priority.ROUTINE: 24 * 60}[ordered]
     assert minutes_to_read(ranked) <= limit
@@ -66,26 +67,26 @@ def test_the_ai_never_lowers_a_priority(ordered, body_part, scores, prioritisati
     ("image", "raised", "minutes"), [(URGENT, True, 15), (SUSPICIOUS, True, 60), (BELOW, False, 24 * 60)]
 )
 def test_a_region_weight_raises_only_what_the_ai_flagged(image, raised, minutes):
-    ranked = rank(study(image, body_part=BodyPart.HIP))
+    ranked = rank(study(image, body_parts=(BodyPart.HIP,)))
     assert ranked.raised == raised
     assert minutes_to_read(ranked) == minutes
 
 
 def test_the_region_weights_are_a_setting():
-    assert rank(study(URGENT, body_part=BodyPart.HAND), region_weights=frozenset({BodyPart.HAND})).raised
-    assert not rank(study(URGENT, body_part=BodyPart.HIP), region_weights=frozenset()).raised
+    assert rank(study(URGENT, body_parts=(BodyPart.HAND,)), region_weights=frozenset({BodyPart.HAND})).raised
+    assert not rank(study(URGENT, body_parts=(BodyPart.HIP,)), region_weights=frozenset()).raised
+
+
+def test_a_further_view_of_another_region_does_not_take_the_weight_away():
+    ranked = rank(study(URGENT, body_parts=(BodyPart.HAND, BodyPart.HIP)))
+    assert ranked.raised and ranked.body_part == BodyPart.MIXED
 
 
 def test_what_could_not_be_scored_is_unavailable_at_its_ordered_priority():
-    ranked = rank(study(ordered=Priority.URGENT, body_part=BodyPart.HIP, unscored=2))
+    ranked = rank(study(ordered=Priority.URGENT, body_parts=(BodyPart.HIP,), unscored=2))
     assert (ranked.ai_priority, ranked.score, ranked.radiograph_id) == (AiPriority.UNAVAILABLE, None, 7)
     assert ranked.images_unscored == 2 and not ranked.raised
     assert minutes_to_read(ranked) == 60
-
-
-def test_without_a_champion_the_ai_is_unavailable():
-    ranked = rank(study(URGENT), version=None)
-    assert (ranked.ai_priority, ranked.score, ranked.images_unscored) == (AiPriority.UNAVAILABLE, None, 1)
 
 
 def test_images_without_a_score_are_counted_and_hide_nothing():
@@ -95,7 +96,7 @@ def test_images_without_a_score_are_counted_and_hide_nothing():
 
 
 def test_with_prioritisation_off_the_score_is_seen_and_the_order_alone_counts():
-    ranked = rank(study(URGENT, body_part=BodyPart.HIP), prioritisation=False)
+    ranked = rank(study(URGENT, body_parts=(BodyPart.HIP,)), prioritisation=False)
     assert (ranked.ai_priority, ranked.score) == (AiPriority.URGENT, 0.9)
     assert not ranked.raised and not ranked.prioritised
     assert minutes_to_read(ranked) == 24 * 60

@@ -150,6 +150,13 @@ def test_an_overlay_shows_more_of_a_large_jpeg_than_the_network_saw(bundle):
     assert np.corrcoef(overlay.ravel(), source.ravel())[0, 1] > 0.6
 
 
+def test_a_strip_with_no_room_for_the_caption_is_scored_without_pictures_and_its_neighbours_with_theirs(bundle):
+    always = replace(bundle, operating_points=points(0.0, 1.0))
+    strip, usual = outcomes_of(always, [item(0, png(0, width=32, height=6400)), item(1, png(1))])
+    assert strip.probability is not None and strip.overlay_png is None and strip.box is None
+    assert usual.overlay_png is not None
+
+
 def test_no_more_than_a_few_batches_are_held_however_long_the_backlog(bundle):
     pulled = []
 

@@ -143,9 +143,10 @@ def test_a_worker_leaves_to_others_what_its_network_cannot_begin_with(place, mon
         try:
             assert begun.wait(60)
             time.sleep(0.3)  # its other threads have come as far as they can
-            with place.stores.predictions.claim(version, 0) as first:
+            newest = last // BLOCK_SIZE
+            with place.stores.predictions.claim(version, newest) as first:
                 assert first is None
-            with place.stores.predictions.claim(version, 1) as second:
+            with place.stores.predictions.claim(version, newest - 1) as second:
                 assert second is not None
         finally:
             may_go_on.set()
@@ -321,10 +322,25 @@ def test_a_backlog_of_more_batches_than_airflow_maps_is_cut_into_larger_ones(pla
     monkeypatch.setattr(scoring_run, "MAX_BATCHES", 3)
     batches = scoring_run.cut_batches(place.stores, batch_size=1, **plan)
     assert [(batch["first"], batch["last"]) for batch in batches] == [
-        (ids[0], ids[2]),
-        (ids[3], ids[5]),
-        (ids[6], ids[6]),
+        (ids[4], ids[6]),
+        (ids[1], ids[3]),
+        (ids[0], ids[0]),
     ]
+
+
+def test_what_arrives_while_the_archive_is_scored_anew_goes_before_it(place):
+    stores = place.stores
+    archive = receive_drawn(stores, 3)
+    version = promote_drawn(stores).version
+    plan = scoring_run.plan_scoring(stores)
+    newest, *rest = scoring_run.cut_batches(stores, batch_size=2, **plan)
+    assert (newest["first"], newest["last"]) == (archive[1], archive[2]) and len(rest) == 1
+    (arrived,) = receive_drawn(stores, 1)
+    score_batch(stores, place.settings, **newest)
+    rank_worklist(stores, place.settings, version=version)  # as the task of the batch does
+    assert stores.predictions.prediction_of(version, arrived) is not None
+    (study,) = [row for row in stores.worklist.open_items(limit=10) if row["radiograph_id"] == arrived]
+    assert study["score"] is not None
 
 
 def test_a_radiograph_that_is_gone_from_the_bucket_is_an_outcome(place):

@@ -28,9 +28,9 @@ def test_ranges_hold_at_most_a_batch_of_what_has_no_outcome(stores, version):
     )
     assert len(everything) == 7
     assert stores.predictions.due_ranges(version, batch_size=3) == [
-        (everything[0], everything[2]),
-        (everything[3], everything[5]),
-        (everything[6], everything[6]),
+        (everything[4], everything[6]),
+        (everything[1], everything[3]),
+        (everything[0], everything[0]),
     ]
     stores.predictions.save(version, [scored(id_) for id_ in everything[1:4]])
     assert stores.predictions.due_ranges(version, batch_size=100) == [(everything[0], everything[-1])]
@@ -101,13 +101,13 @@ def test_two_savings_of_the_same_predictions_at_once_leave_one_row_each(stores, 
 def test_blocks_are_named_by_their_ids_and_those_without_work_are_not(stores, version):
     ids = receive(stores, *(arrival(f"{number}") for number in range(600)))
     last = max(ids)
-    assert stores.predictions.due_blocks(version, first=1, last=last) == [0, 1, 2]
+    assert stores.predictions.due_blocks(version, first=1, last=last) == [2, 1, 0]
     assert stores.predictions.due_blocks(version, first=300, last=400) == [1]
     with stores.predictions.claim(version, 1) as claim:
         due = [one.radiograph_id for one in claim.due()]
         assert due == list(range(256, 512))
         assert claim.save([scored(id_) for id_ in due]) == 256
-    assert stores.predictions.due_blocks(version, first=1, last=last) == [0, 2]
+    assert stores.predictions.due_blocks(version, first=1, last=last) == [2, 0]
 
 
 def test_a_claimed_block_is_nobody_elses_until_the_claim_ends_and_an_error_writes_nothing(stores, version):

@@ -22,8 +22,9 @@ def ranked(study: StudyToRank, **changes) -> RankedStudy:
         ai_priority=AiPriority(best[2]),
         score=best[1],
         radiograph_id=best[0],
-        version=None,
+        version=study.version,
         body_part=study.body_part,
+        body_parts=study.body_parts,
         images=study.images,
         images_unscored=study.unscored,
         raised=False,
@@ -35,7 +36,7 @@ def ranked(study: StudyToRank, **changes) -> RankedStudy:
 
 def list_studies(stores, version: int | None = None) -> int:
     studies = stores.worklist.studies_to_rank(version)
-    return stores.worklist.save_items([ranked(study, version=version) for study in studies])
+    return stores.worklist.save_items([ranked(study) for study in studies])
 
 
 def act(stores, study_key: str, action: str, *, actor: str = "dr a", **details):
@@ -61,6 +62,7 @@ def test_a_study_is_the_sum_of_its_images(stores, version):
     stores.predictions.save(version, [scored(ids[0], 0.25), rejected(ids[2])])
     study = next(one for one in stores.worklist.studies_to_rank(version) if one.study_key == "s")
     assert (study.ordered_priority, study.body_part, study.images) == (Priority.STAT, BodyPart.MIXED, 3)
+    assert study.body_parts == (BodyPart.HAND, BodyPart.WRIST)
     assert study.scores == ((ids[0], 0.25, OperatingPoint.SUSPICIOUS),) and study.unscored == 2
     assert study.first_radiograph_id == ids[0] and study.status is None and study.row_version is None
 
@@ -82,7 +84,7 @@ def test_another_champion_ranks_open_studies_anew_and_leaves_what_was_read(store
     list_studies(stores)
     act(stores, "read", "report", value="negative")
     stores.predictions.save(version, [scored(read, 0.9), scored(open_, 0.9)])
-    stale = [ranked(study, version=version) for study in stores.worklist.studies_to_rank(version)]
+    stale = [ranked(study) for study in stores.worklist.studies_to_rank(version)]
     assert "read" not in {study.study_key for study in stale}
     act(stores, "open", "acknowledge")
     list_studies(stores, version)
@@ -129,6 +131,28 @@ def test_a_new_champion_moves_a_study_only_when_it_has_an_outcome_for_each_image
     list_studies(stores, later)
     item = stores.worklist.item_of("s")
     assert (item["version"], item["score"], item["images_unscored"]) == (later, pytest.approx(0.1), 1)
+
+
+def test_a_late_image_counts_at_once_while_a_new_champion_has_not_scored_its_study(stores, version):
+    (first,) = receive(stores, arrival("a", study_key="s", ordered_priority=Priority.ROUTINE))
+    stores.predictions.save(version, [scored(first, 0.9)])
+    list_studies(stores, version)
+    later = register(stores, stores.registry.version_of(version).snapshot_id).version
+    receive(stores, arrival("b", study_key="s", ordered_priority=Priority.STAT))
+    list_studies(stores, later)
+    item = stores.worklist.item_of("s")
+    assert (item["ordered_priority"], item["images_unscored"], len(item["images"])) == ("STAT", 1, 2)
+    assert (item["version"], item["score"]) == (version, pytest.approx(0.9))
+    assert "s" not in {study.study_key for study in stores.worklist.studies_to_rank(later)}
+
+
+def test_a_study_whose_images_a_label_moved_to_another_meanwhile_is_not_listed(stores):
+    receive(stores, arrival("a", study_key=None))
+    studies = [ranked(study) for study in stores.worklist.studies_to_rank(None)]
+    stores.radiographs.record_labels(received("labels.csv"), [claim("a", study_key="told")])
+    assert stores.worklist.save_items(studies) == 0
+    list_studies(stores)
+    assert [row["study_key"] for row in stores.worklist.open_items()] == ["told"]
 
 
 def test_the_open_list_is_in_the_order_of_urgency(stores, version):
