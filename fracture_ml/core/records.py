@@ -203,9 +203,9 @@ class OperatingPoints:
 
     def place(self, score: float) -> OperatingPoint:
         """Where `score` (calibrated, 0 to 1) falls."""
-        if score >= max(self.t_specificity, self.t_sensitivity):
+        if score >= self.t_specificity:
             return OperatingPoint.URGENT
-        if score >= min(self.t_sensitivity, self.t_specificity):
+        if score >= self.t_sensitivity:
             return OperatingPoint.SUSPICIOUS
         return OperatingPoint.BELOW
 

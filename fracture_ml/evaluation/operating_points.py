@@ -10,9 +10,10 @@ def choose(
 ) -> OperatingPoints:
     """Choose both thresholds on calibrated validation scores. An image is flagged where score >= threshold.
 
-    `t_sensitivity` is the highest threshold whose sensitivity is at least its target: the score of one of the
-    positives. `t_specificity` is the lowest whose specificity is: the next number above the score of one of the
-    negatives. Images with equal scores fall on the same side. Scores are taken as float32, as they are stored, so
+    `t_specificity` is the lowest threshold whose specificity is at least its target: the next number above the score of
+    one of the negatives. `t_sensitivity` is the highest whose sensitivity is: the score of one of the positives; and
+    where that would be above the other one, which a good model brings about, it is the other: what is urgent is
+    suspicious too. Images with equal scores fall on the same side. Scores are taken as float32, as they are stored, so
     that a stored score is never on the other side of a threshold than the one it was chosen with.
 
     With few images the targets are still met, on these images, by stepping over them: five positives and 0.95 flag all
@@ -32,9 +33,10 @@ def choose(
     if len(positives):
         t_sensitivity = positives[_fewest(target_sensitivity, len(positives)) - 1]
     passed = negatives[_fewest(target_specificity, len(negatives)) - 1] if len(negatives) else np.float32(1)
+    t_specificity = np.nextafter(passed, np.float32(np.inf))
     return OperatingPoints(
-        t_sensitivity=float(t_sensitivity),
-        t_specificity=float(np.nextafter(passed, np.float32(np.inf))),
+        t_sensitivity=float(min(t_sensitivity, t_specificity)),
+        t_specificity=float(t_specificity),
         target_sensitivity=target_sensitivity,
         target_specificity=target_specificity,
     )

@@ -19,6 +19,7 @@ from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.anatomy import body_part_words, laterality_of, view_word
 from fracture_ml.imaging.dicom import (
     COLOUR_INTERPRETATIONS,
+    DicomHeader,
     pydicom_at_the_border,
     read_dicom,
     require_no_burned_in_identity,
@@ -54,7 +55,6 @@ _KEPT_PIXEL_KEYWORDS = [
     "RescaleIntercept",
     "RescaleSlope",
     "LossyImageCompressionRatio",
-    "PixelData",
 ]
 _KEPT_LUT_KEYWORDS = ("LUTDescriptor", "LUTData")
 # Copied where every value is one of these words that the standard defines: anything else, somebody typed there.
@@ -208,6 +208,7 @@ def _copy_pixels(source: Dataset, target: Dataset) -> None:
     for keyword in _KEPT_PIXEL_KEYWORDS:
         if keyword in source:
             target.add(source[keyword])
+    target.add_new("PixelData", source["PixelData"].VR, DicomHeader.of(source).bare_pixel_data())
     for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
         items = []
         for item in source.get(keyword) or []:

@@ -6,7 +6,6 @@ Source: DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (Modality LUT), C.11.2 (VOI LUT), 
 import io
 import math
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset, uid
 from pydicom.datadict import tag_for_keyword
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder
 
@@ -28,6 +27,7 @@ from fracture_ml.core.errors import (
     Truncated,
     UnsupportedDicom,
 )
+from fracture_ml.imaging import jpeg_2000
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 # pydicom's warnings quote the values that they complain about, and those may name a person: none is given.
@@ -170,7 +170,7 @@ def admit(dataset: Dataset, *, secondary_capture: bool, for_processing: bool) ->
 
 def require_no_burned_in_identity(dataset: Dataset) -> None:
     """Raises: BurnedInIdentity."""
-    if text_of(dataset, "BurnedInAnnotation") == "YES":
+    if (text_of(dataset, "BurnedInAnnotation") or "").upper().startswith("Y"):
         raise BurnedInIdentity("BurnedInAnnotation is YES: the pixels may name a person; send the image without it.")
 
 
@@ -268,6 +268,32 @@ class DicomHeader:
         """uint8, (rows, columns, 3), as RGB."""
         return self._decoded(raw=False)
 
+    def bare_pixel_data(self) -> bytes:
+        """The PixelData with what its decoder needs and no more: the same pixels, bit for bit.
+
+        Comments and metadata of a wrapped JPEG or JPEG 2000 are left out, and what follows the last pixel. RLE stays.
+
+        Raises: Truncated, Corrupt.
+        """
+        transfer_syntax = self.dataset.file_meta.TransferSyntaxUID
+        with pydicom_at_the_border():
+            data = bytes(self.dataset.get("PixelData") or b"")
+            if transfer_syntax == uid.RLELossless:
+                return data
+            if not transfer_syntax.is_compressed:
+                used = data[: self._raw_bytes]
+                return used + bytes(len(used) % 2)
+            frame = get_frame(data, 0, number_of_frames=1)
+            if transfer_syntax in _JPEG_2000:
+                return encapsulate([jpeg_2000.without_comments(frame)])
+            return encapsulate([read_jpeg_structure(frame).image_only])
+
+    @property
+    def _raw_bytes(self) -> int:
+        """Of the pixels when they are not compressed; YBR_FULL_422 has a colour for every other one."""
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        return self.rows * self.columns * samples * self.bits_allocated // 8
+
     def _shades(self, values: np.ndarray, is_used: np.ndarray) -> np.ndarray:
         """Stored values, float64 (V,), as shades from 0 to 1, before inversion."""
         slope, intercept = number_of(self.dataset, "RescaleSlope"), number_of(self.dataset, "RescaleIntercept")
@@ -309,14 +335,11 @@ class DicomHeader:
         transfer_syntax = self.dataset.file_meta.TransferSyntaxUID
         with pydicom_at_the_border():
             data = bytes(self.dataset.get("PixelData") or b"")
-        raw_bytes = self.rows * self.columns * self.samples * self.bits_allocated // 8
-        if not data or (
-            not transfer_syntax.is_compressed and len(data) < raw_bytes and self.photometric != "YBR_FULL_422"
-        ):
+        if not data or (not transfer_syntax.is_compressed and len(data) < self._raw_bytes):
             raise Truncated("The DICOM ends before its pixels do.")
         with pydicom_at_the_border():
             if transfer_syntax.is_compressed:
-                self._check_frame(get_frame(data, 0, number_of_frames=1), transfer_syntax, raw_bytes)
+                self._check_frame(get_frame(data, 0, number_of_frames=1), transfer_syntax)
             pixels, _ = get_decoder(transfer_syntax).as_array(
                 self.dataset,
                 index=0,
@@ -329,17 +352,17 @@ class DicomHeader:
             raise Corrupt("The pixels do not have the size that the DICOM names.")
         return pixels
 
-    def _check_frame(self, frame: bytes, transfer_syntax: uid.UID, raw_bytes: int) -> None:
+    def _check_frame(self, frame: bytes, transfer_syntax: uid.UID) -> None:
         """Before a decoder sees a compressed frame: it is whole, and as large as the attributes say.
 
         Raises: Truncated, Corrupt.
         """
-        if len(frame) > 2 * raw_bytes + 4096:
+        if len(frame) > 2 * self._raw_bytes + 4096:
             raise Corrupt("The compressed pixels are larger than the image that they are said to hold.")
         if transfer_syntax == uid.RLELossless:
             return
         if transfer_syntax in _JPEG_2000:
-            columns, rows, components = _jpeg_2000_size(frame)
+            columns, rows, components = jpeg_2000.size_of(frame)
         else:
             structure = read_jpeg_structure(frame)
             columns, rows, components = structure.width_px, structure.height_px, structure.components
@@ -391,18 +414,6 @@ def _windowed(values: np.ndarray, center: float, width: float, function: str) ->
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700)))
     raise Corrupt("The DICOM's VOI LUT function is none that exists.")
-
-
-def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
-    """Columns, rows and components of a code stream. Source: ITU-T T.800, A.5.1. Raises: Truncated, Corrupt."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # SOC, SIZ; some writers put a JP2 header before it
-    if start < 0 or start + 42 > len(frame):
-        raise Corrupt("The JPEG 2000 code stream has no header.")
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise Truncated("The JPEG 2000 code stream ends before its pixels do.")
-    right, bottom, left, top = struct.unpack_from(">IIII", frame, start + 8)
-    (components,) = struct.unpack_from(">H", frame, start + 40)
-    return right - left, bottom - top, components
 
 
 def _first(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from fracture_ml.core.errors import Corrupt, Truncated
 
 _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
-_APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
+_APP0, _APP1, _APP8, _APP14 = 0xE0, 0xE1, 0xE8, 0xEE
 _NOT_FRAMES = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC: among the numbers of the frame headers
 _FRAMES = {marker for marker in range(0xC0, 0xD0) if marker not in _NOT_FRAMES} | {0xF7}  # 0xF7: JPEG-LS
 _TABLES = {0xC4, 0xCC, 0xDB, _DNL, 0xDD, 0xF8}  # DHT, DAC, DQT, DNL, DRI; LSE of JPEG-LS
@@ -84,6 +84,8 @@ def read_jpeg_structure(data: bytes) -> JpegStructure:
             orientation = _orientation_in(segment[8:])
             if orientation != 1:
                 kept.append(_exif_with(orientation))
+        elif marker == _APP8 and segment[2:6] == b"mrfx" and len(segment) >= 7:
+            kept.append(b"\xff\xe8\x00\x07" + segment[2:7])  # the same, of JPEG-LS
         elif marker == _APP14 and segment[2:7] == b"Adobe" and len(segment) >= 14:
             kept.append(b"\xff\xee\x00\x0e" + segment[2:14])  # says how colours are coded
     if frame is None or scans == 0:

@@ -26,7 +26,7 @@ def test_the_thresholds_are_those_that_trying_all_of_them_finds(rows, target_sen
     positives, negatives = scores[labels == 1], scores[labels == 0]
     if len(positives):
         meets = [t for t in every_threshold(scores) if (positives >= t).mean() >= target_sensitivity]
-        assert points.t_sensitivity == max(meets)
+        assert points.t_sensitivity == min(max(meets), points.t_specificity)
     if len(negatives):
         meets = [t for t in every_threshold(scores) if (negatives < t).mean() >= target_specificity]
         assert points.t_specificity == min(meets)
@@ -36,6 +36,14 @@ def test_five_positives_are_all_flagged_at_ninety_five_percent():
     points = choose(np.array([0.2, 0.4, 0.6, 0.8, 0.9, 0.1, 0.3]), np.array([1, 1, 1, 1, 1, 0, 0]), 0.95, 0.95)
     assert points.t_sensitivity == np.float32(0.2)
     assert np.float32(0.3) < points.t_specificity < 0.31
+
+
+def test_where_a_good_model_lets_the_points_cross_what_is_urgent_is_suspicious_too():
+    scores, labels = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
+    points = choose(scores, labels, 0.5, 0.5)
+    flagged = [score >= points.t_sensitivity for score in scores]
+    assert [points.place(score) != OperatingPoint.BELOW for score in scores] == flagged
+    assert [points.place(score) == OperatingPoint.URGENT for score in scores] == [False, True, True, True]
 
 
 def test_without_a_positive_everything_is_at_least_suspicious():

@@ -110,11 +110,11 @@ def dicom_of(stored=None, **options):
     return bytes_of(dicom_dataset(stored, **options))
 
 
-def dicom_around_jpeg(jpeg, height, width):
-    """A DICOM (JPEG baseline) around the frame `jpeg`."""
+def dicom_around_frame(frame, height, width, *, transfer_syntax=uid.JPEGBaseline8Bit):
+    """A DICOM around a compressed frame of 8 bits."""
     dataset = dicom_dataset(np.zeros((height, width), np.uint8), bits=8)
-    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
-    dataset.PixelData = encapsulate([jpeg])
+    dataset.file_meta.TransferSyntaxUID = transfer_syntax
+    dataset.PixelData = encapsulate([frame])
     dataset["PixelData"].VR = "OB"
     return bytes_of(dataset)
 

@@ -3,7 +3,7 @@ import pytest
 from made_files import (
     colour_photograph,
     compressed,
-    dicom_around_jpeg,
+    dicom_around_frame,
     dicom_of,
     jpeg_of,
     limb,
@@ -131,10 +131,10 @@ def test_every_admitted_compression_gives_the_pixels_of_the_uncompressed_file(sy
 
 def test_jpeg_baseline_is_read_and_its_truncation_is_found():
     jpeg = jpeg_of(limb(200, 160))
-    assert np.abs(decode(dicom_around_jpeg(jpeg, 200, 160)).astype(int) - decode(jpeg)).mean() < 20
+    assert np.abs(decode(dicom_around_frame(jpeg, 200, 160)).astype(int) - decode(jpeg)).mean() < 20
     for frame in (jpeg[: len(jpeg) // 2], jpeg[: len(jpeg) // 2] + b"\xff\xd9"):
         with pytest.raises(Truncated):
-            decode(dicom_around_jpeg(frame, 200, 160))
+            decode(dicom_around_frame(frame, 200, 160))
 
 
 def test_kinds_of_objects_are_admitted_by_name():
