@@ -36,14 +36,11 @@ _MURA_REGIONS = {
     "WRIST": BodyPart.WRIST,
 }
 # What a folder may be called that holds one class, lower case, with _ for spaces and hyphens.
-_POSITIVE_FOLDERS = {"fracture", "fractures", "fractured", "with_fracture", "broken"}
+_POSITIVE_FOLDERS = {"fracture", "fractures", "fractured", "with_fracture"}
 _NEGATIVE_FOLDERS = {
     *(f"{no}{between}{fracture}" for no in ("no", "non", "not", "un", "without") for between in ("_", "")
       for fracture in ("fracture", "fractures", "fractured")),
-    "normal",
     "negative_for_fracture",
-    "not_broken",
-    "unbroken",
 }  # fmt: skip
 _FRACATLAS_COLUMNS = {"image_id", "fractured", "hardware", "hand", "leg", "hip", "shoulder", "mixed"}
 _TRUTHS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
@@ -60,22 +57,30 @@ def is_label_file(object_key: str) -> bool:
 
 
 def claims_of_key(object_key: str, *, site_secret: bytes) -> list[LabelClaim]:
-    """What an image's folders say of it: MURA's layout, or a folder per class; [] where they say nothing."""
+    """What an image's folder says of it: MURA's layout, or a folder per class; [] where it says nothing.
+
+    The folder is the one that the image lies in, or the one above a body part's: `fracture/wrist/a.png`. One further
+    up may be a queue of a picture archive, in which images of every kind are on their way.
+    """
     if found := _MURA_STUDY.search(object_key):
         return [replace(_mura_claim(found, site_secret), subject_kind="object_key", subject=object_key)]
-    folders = [re.sub(r"[\s\-]+", "_", part.strip().lower()) for part in PurePosixPath(object_key).parts[:-1]]
-    for folder in reversed(folders):
-        if folder in _POSITIVE_FOLDERS or folder in _NEGATIVE_FOLDERS:
-            return [
-                LabelClaim(
-                    subject_kind="object_key",
-                    subject=object_key,
-                    value=LabelValue.POSITIVE if folder in _POSITIVE_FOLDERS else LabelValue.NEGATIVE,
-                    source=LabelSource.DATASET,
-                    body_part=next((BodyPart(part) for part in reversed(folders) if part in set(BodyPart)), None),
-                )
-            ]
-    return []
+    folders = [_class_word(part) for part in PurePosixPath(object_key).parts[:-1]]
+    own = folders[-2:] if folders and folders[-1] in set(BodyPart) else folders[-1:]
+    if not own or own[0] not in _POSITIVE_FOLDERS | _NEGATIVE_FOLDERS:
+        return []
+    return [
+        LabelClaim(
+            subject_kind="object_key",
+            subject=object_key,
+            value=LabelValue.POSITIVE if own[0] in _POSITIVE_FOLDERS else LabelValue.NEGATIVE,
+            source=LabelSource.DATASET,
+            body_part=next((BodyPart(part) for part in reversed(folders) if part in set(BodyPart)), None),
+        )
+    ]
+
+
+def _class_word(name: str) -> str:
+    return re.sub(r"[\s\-]+", "_", name.strip().lower())
 
 
 def claims_of_label_file(object_key: str, data: bytes, *, site_secret: bytes) -> list[LabelClaim]:
@@ -101,7 +106,7 @@ def claims_of_label_file(object_key: str, data: bytes, *, site_secret: bytes) ->
     if columns & {"object_key", "sha256"}:
         if "label" not in columns:
             raise UnreadableLabels("The manifest has no column label: add one; a cell may be left empty.")
-        return _merged_boxes(_manifest_claim(row, _folder_of(object_key), site_secret) for row in rows)
+        return _merged_boxes(_manifest_claim(row, object_key, site_secret) for row in rows)
     raise UnreadableLabels(f"The columns are those of no known layout: {_KNOWN_LAYOUTS}.")
 
 
@@ -173,10 +178,10 @@ def _truth(text: str) -> bool:
 # --- the generic manifest -------------------------------------------------------------------------
 
 
-def _manifest_claim(row: _Row, folder: str, site_secret: bytes) -> LabelClaim:
+def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelClaim:
     kind, subject = "object_key", row.text("object_key")
     if subject:
-        subject = _resolved_key(row, subject, folder)
+        subject = _resolved_key(row, subject, manifest_key)
     else:
         kind, subject = "sha256", row.text("sha256").lower()
         if not re.fullmatch(r"[0-9a-f]{64}", subject):
@@ -243,12 +248,17 @@ def _merged_boxes(claims: Iterator[LabelClaim]) -> list[LabelClaim]:
     return [replace(claim, boxes=found) for claim, found in boxes.items()]
 
 
-def _resolved_key(row: _Row, text: str, folder: str) -> str:
-    """A key of the bucket: as it stands where it begins with the manifest's folder, else below that folder."""
-    key = posixpath.normpath(text.replace("\\", "/")).lstrip("/")
-    if key in ("", ".") or key.startswith(".."):
-        raise row.fault("object_key", "a key of the bucket, or a path below the manifest's folder")
-    return key if key.startswith(folder) else folder + key
+def _resolved_key(row: _Row, text: str, manifest_key: str) -> str:
+    """A key of the bucket: as it stands where it begins as the manifest's own does, or is an s3:// address, else below
+    the manifest's folder."""
+    top = manifest_key.split("/", 1)[0] + "/" if "/" in manifest_key else ""
+    path = text.replace("\\", "/")
+    address = re.match(r"s3a?://[^/]+/(?P<key>.*)", path)
+    key = posixpath.normpath(address["key"] if address else path).lstrip("/")
+    if key in ("", ".") or key.startswith("..") or ("://" in path and not (address and key.startswith(top))):
+        raise row.fault("object_key", "a key of the inbox, or a path below the manifest's folder")
+    is_absolute = address or (top and key.startswith(top))
+    return key if is_absolute else _folder_of(manifest_key) + key
 
 
 def _folder_of(object_key: str) -> str:
@@ -298,10 +308,12 @@ def _claims_of_coco(object_key: str, text: str) -> list[LabelClaim]:
         raise UnreadableLabels(f"The JSON is of no known layout: {_KNOWN_LAYOUTS}.")
     fractures: set[Any] = set()
     names: dict[Any, str] = {}
+    paths: dict[str, str] = {}
     boxes: dict[str, list[Box]] = {}
 
     def read_category(category: Any) -> None:
-        if "fractur" in category["name"].lower():
+        name = _class_word(category["name"])
+        if "fractur" in name and name not in _NEGATIVE_FOLDERS:
             fractures.add(category["id"])
 
     def read_image(image: Any) -> None:
@@ -309,6 +321,8 @@ def _claims_of_coco(object_key: str, text: str) -> list[LabelClaim]:
         if "\0" in name:  # an escape can write one
             raise ValueError
         name.encode()  # nor is half of a surrogate pair text: UnicodeEncodeError, a ValueError
+        if paths.setdefault(name, image["file_name"]) != image["file_name"]:  # which of them a box means is not known
+            raise UnreadableLabels("Two images of the COCO file have one name in two folders: use a manifest CSV.")
         names[image["id"]] = name
 
     def read_annotation(annotation: Any) -> None:

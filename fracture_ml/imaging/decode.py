@@ -162,6 +162,8 @@ def _read_png(data: bytes, limits: DecodeLimits) -> Picture:
     _require_size(structure.width_px, structure.height_px, limits)
     if structure.is_animated:
         raise NotARadiograph("An animated PNG is not a radiograph: send each frame as a file of its own.")
+    if structure.bits == 16 and structure.channels > 1:  # Pillow keeps the high bytes alone: 12 bits would be black
+        raise NotARadiograph("A PNG of 16 bits in colour or with transparency: save it as 16-bit grey.")
     structure.require_whole()
     return Picture(
         pixels=_grey_of(_decoded(structure.image_only, "PNG")),

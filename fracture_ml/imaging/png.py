@@ -28,6 +28,7 @@ class PngStructure:
     width_px: int
     height_px: int
     bits: int
+    channels: int
     is_colour: bool
     is_animated: bool
     image_only: bytes
@@ -90,6 +91,7 @@ def read_png_structure(data: bytes) -> PngStructure:
         width_px=width_px,
         height_px=height_px,
         bits=8 if colour_type == _PALETTE else bits,
+        channels=_CHANNELS[colour_type],
         is_colour=colour_type in (2, _PALETTE, 6),
         is_animated=is_animated,
         image_only=b"".join(kept),

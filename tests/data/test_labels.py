@@ -36,7 +36,7 @@ def refusal(text: str | bytes, key: str = "inbox/clinic/manifest.csv") -> str:
         ("data/train/no_fracture/a.png", "negative"),
         ("data/not fractured/10.jpg", "negative"),
         ("Not-Fractured/10.jpg", "negative"),
-        ("normal/x.dcm", "negative"),
+        ("inbox/fractured/wrist/a.png", "positive"),
         ("fracture/no_fracture/x.dcm", "negative"),
     ],
 )
@@ -47,7 +47,13 @@ def test_a_folder_per_class_is_a_label(key, value):
 
 
 def test_a_key_that_says_nothing_makes_no_claim():
-    for key in ("inbox/a.png", "fracture.png", "clinic-fracture-ward/a.png", "abnormal_gait/b.png"):
+    for key in (
+        "inbox/a.png",
+        "fracture.png",
+        "clinic-fracture-ward/a.png",
+        "normal/2026/b.dcm",
+        "fracture/2026/c.dcm",
+    ):
         assert claims_of_key(key, site_secret=SECRET) == []
 
 
@@ -105,10 +111,13 @@ def test_a_manifest_row_carries_everything_that_it_says():
 
 
 def test_a_key_is_absolute_or_below_the_manifests_folder():
-    keys = ["a.png", "inbox/clinic/a.png", "./sub/a.png", "sub\\a.png", "/a.png"]
+    keys = ["a.png", "inbox/clinic/a.png", "./sub/a.png", "sub\\a.png", "/a.png", "s3://hospital/inbox/clinic/a.png"]
     claims = read("object_key,label\n" + "".join(f"{key},1\n" for key in keys))
     assert {claim.subject for claim in claims} == {"inbox/clinic/a.png", "inbox/clinic/sub/a.png"}
-    assert "Line 2, column object_key" in refusal("object_key,label\n../other/a.png,1\n")
+    (claim,) = read("object_key,label\ninbox/images/a.png,1\n", "inbox/labels/2026.csv")
+    assert claim.subject == "inbox/images/a.png"
+    for key in ("../other/a.png", "s3://hospital/elsewhere/a.png", "https://hospital/inbox/a.png"):
+        assert "Line 2, column object_key" in refusal(f"object_key,label\n{key},1\n")
 
 
 def test_order_byte_order_mark_line_ends_quotes_and_semicolons_do_not_matter():
@@ -205,6 +214,10 @@ def test_coco_boxes_become_one_claim_for_each_image_with_a_fracture():
     assert (claim.subject, claim.scope, claim.value) == ("a.jpg", "inbox/fa/", LabelValue.POSITIVE)
     assert claim.boxes[1] == Box(x=5, y=6, width=7, height=8)
     assert read(text, "Annotations/boxes.json")[0].scope == ""
+    no_fracture = text.replace("implant", "Non fractured")
+    assert read(no_fracture, "Annotations/boxes.json") == read(text, "Annotations/boxes.json")
+    same_name = text.replace('"a.jpg"', '"train/a.jpg"').replace('"b.jpg"', '"valid/a.jpg"')
+    assert "one name in two folders" in refusal(same_name, "a/b.json")
     for wrong in ("[5, 6]", "[5, 6, 7, NaN]", "[5, 6, 7, 1e999]", f"[5, 6, 7, {10**400}]"):
         assert "Entry 2 of annotations" in refusal(text.replace("[5, 6, 7, 8]", wrong), "a/b.json")
     for escape in ("\\u0000", "\\ud800"):

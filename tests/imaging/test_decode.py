@@ -1,4 +1,5 @@
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageFile, ImageOps
 from fracture_ml.core.errors import Corrupt, EmptyObject, NotAnImage, NotARadiograph, TooLarge, Truncated
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff
+from fracture_ml.imaging.png import SIGNATURE
 
 
 def test_the_first_bytes_decide_what_an_object_is():
@@ -64,6 +66,17 @@ def test_sixteen_bits_of_a_png_are_stretched_from_darkest_to_brightest():
     assert (pixels.dtype, pixels.min(), pixels.max()) == (np.uint8, 0, 255)
     assert np.corrcoef(pixels.ravel(), limb().ravel())[0, 1] > 0.9999
     assert read_picture(png_of(deep)).bits_stored == 16
+
+
+@pytest.mark.parametrize("colour_type", [2, 4, 6])
+def test_sixteen_bits_in_colour_or_with_transparency_are_refused_and_not_shown_black(colour_type):
+    deep = limb().astype(">u2") * 16  # 12 bits
+    samples = np.repeat(deep[..., None], {2: 3, 4: 2, 6: 4}[colour_type], axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", deep.shape[1], deep.shape[0], 16, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    with pytest.raises(NotARadiograph, match="16-bit grey"):
+        decode(SIGNATURE + b"".join(png_chunk(kind, content) for kind, content in chunks))
 
 
 def test_a_colour_photograph_is_refused_and_a_tinted_or_annotated_radiograph_is_not():
