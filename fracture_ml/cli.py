@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fracture_ml.core.errors import FractureError
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         app()
     except FractureError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(1)
 
 
@@ -178,7 +179,7 @@ def predict(
     stores, settings = _context()
     table = Table("file", "fracture", "operating point", "box (x, y, width, height)")
     for row in predict_files(stores, settings, images, overlays=overlays):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # a path may hold brackets
     console.print(table)
 
 

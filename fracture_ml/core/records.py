@@ -159,6 +159,7 @@ class Candidate:
     study_key: str
     near_duplicate_of: str | None  # sha256 of the first of its cluster, a candidate or not
     label: LabelValue
+    meaning: str = "fracture"  # or "abnormal": what a positive label says
     boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels
 
 
@@ -180,6 +181,7 @@ class SnapshotDraft:
     id: str
     members: tuple[SnapshotMember, ...]
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> count
+    positive_means: str = "fracture"  # or "abnormal": what its positive labels say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from fracture_ml.core.errors import LeakageFound, NotEnoughData
 from fracture_ml.core.recipe import SplitPlan, hash_of_json
 from fracture_ml.core.records import Candidate, LabelValue, SnapshotDraft, SnapshotMember, Split
 
+FRACTURE, ABNORMAL = "fracture", "abnormal"  # what a positive label may say
+
 
 def side_of(group_key: str, plan: SplitPlan) -> Split:
     """The split of a group."""
@@ -40,7 +42,11 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
 
     Candidates are taken in the order in which they arrived: one that would bring a patient, a study or a near-duplicate
     to a second place is left out. Radiographs that arrive later therefore never push out or move those before them.
+
+    A label may say "abnormal", which is more than a fracture (MURA). Where most positive labels say "fracture", the
+    positives that say no more than "abnormal" are left out; where most say "abnormal", all stay, and so does the word.
     """
+    positive_means = _meaning_of_positives(candidates)
     root_of = _near_duplicate_roots(candidates)
     place_of: dict[tuple[str, str], tuple[Split, int | None]] = {}
     members: list[SnapshotMember] = []
@@ -51,6 +57,9 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
             continue
         if candidate.label is LabelValue.UNCERTAIN:
             left_out["label uncertain"] += 1
+            continue
+        if candidate.label is LabelValue.POSITIVE and candidate.meaning != positive_means == FRACTURE:
+            left_out["abnormal, and not known to be a fracture"] += 1
             continue
         split = side_of(candidate.group_key, plan)
         place = (split, fold_of(candidate.group_key, plan) if split is Split.TRAIN else None)
@@ -76,7 +85,10 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
         [m.sha256, m.label, m.split, m.fold, *([[astuple(box) for box in m.boxes]] if m.boxes else [])] for m in members
     ]
     return SnapshotDraft(
-        id=hash_of_json({"plan": plan.to_json(), "rows": rows}), members=tuple(members), left_out=dict(left_out)
+        id=hash_of_json({"plan": plan.to_json(), "rows": rows}),
+        members=tuple(members),
+        left_out=dict(left_out),
+        positive_means=positive_means,
     )
 
 
@@ -130,6 +142,12 @@ def require_trainable(members: Sequence[SnapshotMember], folds: int) -> None:
                 f"Fold {fold} of {folds} leaves too little to train and validate on: add radiographs, "
                 "or ask for fewer folds."
             )
+
+
+def _meaning_of_positives(candidates: Sequence[Candidate]) -> str:
+    """What most positive labels say; a fracture where as many say either, or there are none."""
+    meanings = Counter(candidate.meaning for candidate in candidates if candidate.label is LabelValue.POSITIVE)
+    return max((FRACTURE, ABNORMAL), key=lambda meaning: meanings[meaning])
 
 
 def _uniform(purpose: str, group_key: str, plan: SplitPlan) -> float:

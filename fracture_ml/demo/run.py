@@ -182,9 +182,7 @@ def _report(console: Console, stores: Stores) -> bool:
         worklist_table(stores, limit=8),
     ):
         console.print(table)
-    accounted = (
-        counts["radiographs"] + counts["copies"] + counts["label_files"] + counts["ignored"] + counts["quarantined"]
-    )
+    accounted = counts["radiographs"] + counts["copies"] + counts["label_files"] + counts["quarantined"]
     reconciled = accounted == counts["received"] and outcomes["missing"] == 0
     console.print("[green]Everything reconciles.[/]" if reconciled else "[bold red]The counts do not add up.[/]")
     return reconciled

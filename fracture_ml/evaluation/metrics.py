@@ -94,6 +94,7 @@ def subgroup_table(
     *,
     groups: Sequence[str] | None = None,
     min_n: int = 20,
+    min_of_class: int = 20,
     resamples: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def subgroup_table(
     Args:    subgroups: (N,), for example {"body_part": "hand", "hardware": "yes"}.
              groups: (N,), resampled whole for the intervals; None: each image is its own group.
              min_n: values with fewer images are listed with n, and without figures.
+             min_of_class: with fewer positives or fewer negatives a row cannot be the worst: chance would name it.
     Returns: "rows", and "worst_gap": the row whose AUROC lies furthest below that of all images, or None.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(np.int64)
@@ -128,10 +130,11 @@ def subgroup_table(
             row[figure] = _open_end(row[figure], group_of[inside], _PROPORTIONS[figure](of_labels == 1, flagged))
         rows.append(row)
     overall = auroc(scores, labels)
-    measured = [row for row in rows if row["auroc"] and row["auroc"]["value"] is not None]
+    measured = [row for row in rows if min(row["positives"], row["n"] - row["positives"]) >= max(1, min_of_class)]
     worst = min(measured, key=lambda row: row["auroc"]["value"], default=None)
     return {
         "min_n": min_n,
+        "min_of_class": min_of_class,
         "rows": rows,
         "worst_gap": worst
         and {
@@ -200,8 +203,17 @@ def _with_intervals(
         for start in range(0, resamples, step)
     ]
     return {
-        name: interval_of(value[0], np.concatenate([part[name] for part in parts])) for name, value in values.items()
+        name: interval_of(value[0], _centred(name, value[0], np.concatenate([part[name] for part in parts])))
+        for name, value in values.items()
     }
+
+
+def _centred(name: str, value: float, resampled: np.ndarray) -> np.ndarray:
+    """The calibration error cannot be negative, so that resampling adds to it whatever it is: its spread stands about
+    the measured value then, and ends at 0. All other figures are what the resamples say."""
+    if name != "ece":
+        return resampled
+    return np.maximum(0.0, resampled - np.nanmean(resampled) + value)
 
 
 def _open_end(interval: Interval, groups: Sequence[str], of: np.ndarray) -> Interval:

@@ -33,6 +33,10 @@ _FAILURE_MODES = (
     "Hairline fractures: a fracture's median box covers 0.4 % of the image, a few pixels at the network's input.",
     "Regions, views and devices that are rare or absent in the data listed here: the score means little there.",
 )
+_ABNORMAL = (
+    "Most positive labels here say 'abnormal', which is more than a fracture: hardware, casts, arthrosis, lesions. "
+    "What this card calls a fracture is an abnormality, and the score is the chance of one."
+)
 _POINTS = (("t_sensitivity", "at_t_sensitivity"), ("t_specificity", "at_t_specificity"), ("0.5", "at_half"))
 _AT_POINT = (
     ("accuracy", "Accuracy"),
@@ -80,6 +84,7 @@ def render(card: Mapping[str, Any]) -> tuple[str, str]:
     Args:    card, all of it optional: "version", "created_at", "snapshot_id", "recipe_id", "code_version" and
              "bundle_sha256" (str or int); "data": {subgroup: {value: n}};
              "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n}; "leakage": a sentence;
+             "positive_means": "fracture" or "abnormal"; "labels": [{"source", "meaning", "positive", "negative"}];
              "looks_at_the_test_split": n; "recipe": dict;
              "initial_weights": a sentence; "study_folder": a key prefix; "heat_map": "places" or "evidence";
              "libraries": {name: version}; "metrics": of `evaluate`; "subgroups": of
@@ -141,8 +146,16 @@ def _data(card: Mapping[str, Any]) -> list[_Block]:
     counts = card.get("data")
     if not counts:
         return [_Text(_NOT_RECORDED)]
+    blocks: list[_Block] = []
+    if card.get("positive_means") == "abnormal":
+        blocks.append(_Text(_ABNORMAL))
+    if card.get("labels"):
+        of_labels = [
+            (row["source"], row["meaning"], f"{row['positive']:,}", f"{row['negative']:,}") for row in card["labels"]
+        ]
+        blocks.append(_Table(("label's source", "what it speaks of", "positive", "negative"), tuple(of_labels)))
     rows = [(kind.replace("_", " "), str(value), f"{n:,}") for kind, of in counts.items() for value, n in of.items()]
-    return [_Table(("by", "value", "n"), tuple(rows))]
+    return [*blocks, _Table(("by", "value", "n"), tuple(rows))]
 
 
 def _splits(card: Mapping[str, Any]) -> list[_Block]:
@@ -162,7 +175,12 @@ def _splits(card: Mapping[str, Any]) -> list[_Block]:
     if card.get("left_out"):
         blocks.append(_Points(tuple(f"Left out: {n:,}, {reason}" for reason, n in card["left_out"].items())))
     looks = card.get("looks_at_the_test_split")
-    blocks.append(_Text(f"Looks at this test split so far: {'not recorded' if looks is None else looks}."))
+    blocks.append(
+        _Text(
+            "Looks so far at this test split, or at that of a snapshot which shares radiographs with it: "
+            f"{'not recorded' if looks is None else looks}."
+        )
+    )
     return blocks
 
 
@@ -265,13 +283,16 @@ def _subgroups(card: Mapping[str, Any]) -> list[_Block]:
     )
     gap = table["worst_gap"]
     sentence = (
-        "No subgroup was large enough to be measured."
+        "No subgroup was large enough to be named the worst."
         if gap is None
         else f"The worst subgroup is {gap['subgroup'].replace('_', ' ')} = {gap['value']} (n = {gap['n']:,}): AUROC "
         f"{gap['auroc']:.3f}, a gap of {gap['gap']:.3f} to the {gap['overall_auroc']:.3f} of all images."
     )
     return [
-        _Text(f"{sentence} Sensitivity and specificity at t_sensitivity; figures from n = {table['min_n']}."),
+        _Text(
+            f"{sentence} Sensitivity and specificity at t_sensitivity; figures from n = "
+            f"{table['min_n']}, the worst from {table.get('min_of_class', 1)} fractures and as many others."
+        ),
         _Table(("by", "value", "n", "fractures", "AUROC", "sensitivity", "specificity"), rows),
     ]
 
@@ -293,9 +314,20 @@ def _shortcuts(card: Mapping[str, Any]) -> list[_Block]:
         return [_Text(_NOT_RECORDED)]
     blocks: list[_Block] = [
         _Text(
-            "How well facts that are not the bone predict the label, learnt on the training split without the pixels: "
-            f"AUROC {_interval(audit['auroc'])} on {audit['n_test']:,} test radiographs. The model's AUROC is to be "
-            "read beside it."
+            "How well facts that are not the bone predict the label, learnt on the training split without the pixels, "
+            f"on {audit['n_test']:,} test radiographs. The model's AUROC is to be read beside it."
+        ),
+        _Table(
+            ("known of the image", "AUROC"),
+            tuple(
+                (name, _interval(audit[key]))
+                for key, name in (
+                    ("auroc", "the file: size, bytes, format"),
+                    ("auroc_of_tags", "its tags: body part, view, hardware, sex, age, device"),
+                    ("auroc_of_both", "both"),
+                )
+                if key in audit
+            ),
         ),
         _Table(
             ("fact alone", "AUROC"),

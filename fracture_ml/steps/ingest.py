@@ -67,24 +67,37 @@ def ingest_inbox(
     """Give every new object of the inbox its one outcome. Label files first, then images.
 
     Args:    retry_quarantined: a code of the quarantine, whose objects are looked at anew, after a change of settings.
-    Returns: counts of this run: listed, new, radiograph, copy, labels, quarantined, vanished; retried, where asked for.
+    Returns: counts of this run: listed, new, radiograph, copy, labels, quarantined, vanished, kept_apart (radiographs
+             that were listed before a label file named their study); where asked for, retried, and gone from the inbox.
     Raises:  NotReconciled: an object has no outcome. StorageUnavailable, DatabaseUnavailable: worth a retry; what was
              recorded before stays.
     """
-    counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0)
+    counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0, kept_apart=0)
     if retry_quarantined:
-        counts["retried"] = stores.radiographs.retry_quarantined(retry_quarantined)
+        counts["retried"] = 0
     new: list[ReceivedObject] = []
     for listed in _chunks(stores.bucket.list(settings.inbox_prefix), _KEYS_PER_LOOKUP):
         counts["listed"] += len(listed)
+        if retry_quarantined:
+            counts["retried"] += stores.radiographs.retry_quarantined(retry_quarantined, listed)
         new += stores.radiographs.unknown_objects(listed)
     counts["new"] = len(new)
     log.info("%d objects in the inbox, %d of them new", counts["listed"], counts["new"])
+    if retry_quarantined:
+        counts["gone"] = stores.radiographs.quarantined_with(retry_quarantined)
+        if counts["gone"]:
+            log.warning("%d more were quarantined so and left the inbox: they stay as they are", counts["gone"])
 
     label_files = [received for received in new if is_label_file(received.key)]
     images = [received for received in new if not is_label_file(received.key)]
     for received in label_files:
-        counts[_take_label_file(stores, settings, received)] += 1
+        counts.update(_take_label_file(stores, settings, received))
+    if counts["kept_apart"]:
+        log.warning(
+            "%d radiographs were listed before a label file named their study, and stay studies of their own: send the "
+            "label file with the images or before them",
+            counts["kept_apart"],
+        )
 
     done, last_line = 0, time.monotonic()
     limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
@@ -107,19 +120,19 @@ def ingest_inbox(
     return dict(counts)
 
 
-def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> str:
+def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int]:
     secret = settings.site_secret.get_secret_value().encode()
     try:
         _require_not_too_large(received, decode_limits(settings))
         claims = claims_of_label_file(received.key, stores.bucket.read(received.key), site_secret=secret)
-        stores.radiographs.record_labels(received, claims)
+        told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
-        return "vanished"
+        return {"vanished": 1}
     except Exception as fault:
         refusal = _refusal(received, fault)
         stores.radiographs.record_quarantined(received, refusal.code, refusal.sentence)
-        return "quarantined"
-    return "labels"
+        return {"quarantined": 1}
+    return {"labels": 1, "kept_apart": told["kept_apart"]}
 
 
 def _inspect(

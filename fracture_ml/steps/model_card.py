@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import Verdict
+from fracture_ml.data.splits import FRACTURE
 from fracture_ml.evaluation.model_card import render
 from fracture_ml.stores import Stores
 
@@ -52,6 +53,8 @@ def write_model_card(stores: Stores, version: int) -> str:
         "data": _counted(list(subgroups.values())),
         "splits": _splits(members),
         "left_out": snapshot["counts"]["left_out"],
+        "positive_means": snapshot["counts"].get("positive_means", FRACTURE),  # older ones do not say it
+        "labels": stores.snapshots.label_sources_of(model.snapshot_id),
         "leakage": _leakage(verdict),
         "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
         "recipe": model.recipe,
@@ -84,8 +87,8 @@ def read_document(stores: Stores, version: int, name: str) -> tuple[bytes, str]:
 
 def _leakage(verdict: Verdict | None) -> str:
     if verdict is not None and not verdict.measures["checks"]["leakage"]["passed"]:
-        return "a group stands on two sides now: the test figures are void."
-    again = "" if verdict is None else ", and the groups were looked at again by the gate"
+        return "a patient, study or near-duplicate stands on two sides, as is known now: the test figures are void."
+    again = "" if verdict is None else ", and the gate looked again at what was known by then"
     return f"when the snapshot was frozen no patient, study or near-duplicate stood on two sides{again}."
 
 

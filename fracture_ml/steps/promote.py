@@ -1,6 +1,7 @@
 """The gate judges a challenger; a person or a setting promotes it; the history is kept."""
 
 import logging
+from datetime import UTC, datetime
 
 from fracture_ml.core.errors import LeakageFound
 from fracture_ml.core.recipe import PromotionRule
@@ -78,7 +79,9 @@ def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None
 
 def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:
     try:
-        check_no_leakage(stores.snapshots.members_of(version.snapshot_id))
+        # Against what is known now: a label may have named a patient since the snapshot was frozen.
+        candidates = stores.radiographs.candidates(as_of=datetime.now(UTC))
+        check_no_leakage(stores.snapshots.members_of(version.snapshot_id), candidates)
     except LeakageFound as leak:
         log.error("version %d: %s", version.version, leak)
         return False

@@ -21,6 +21,7 @@ from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
 
+_TAGS = ("body_part", "view", "hardware", "sex", "age_band", "manufacturer")  # subgroups that no file fact tells
 _LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
 
 
@@ -110,8 +111,9 @@ def _rounded(value: float | None) -> str:
 
 
 def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: np.ndarray) -> dict:
-    """How well the files' own facts, without the pixels, predict the label on the same test rows."""
-    facts = stores.radiographs.file_facts_of([member.radiograph_id for member in data.members])
+    """How well the files' own facts and tags, without the pixels, predict the label on the same test rows."""
+    ids = [member.radiograph_id for member in data.members]
+    facts, subgroups = stores.radiographs.file_facts_of(ids), stores.radiographs.subgroups_of(ids)
     names = sorted(next(iter(facts.values())))
     table = np.array(
         [[facts[member.radiograph_id][name] for name in names] for member in data.members], dtype=np.float64
@@ -122,6 +124,8 @@ def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: n
         data.labels,
         data.rows_of(Split.TRAIN),
         test,
+        tags=np.array([[subgroups[i][name] for name in _TAGS] for i in ids]),
+        tag_names=_TAGS,
         groups=[member.group_key for member in data.members],
         model_scores=scores,
     )

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import LabelClaim
-from fracture_ml.stores.database import rows_of, to_jsonb
+from fracture_ml.stores.database import query, rows_of, to_jsonb
 
 _ROWS_PER_STATEMENT = 10_000
 
@@ -25,5 +25,7 @@ def add_labels(connection: Connection, claims: Sequence[tuple[LabelClaim, int | 
         rows.append(row | {"content_hash": hash_of_json(row), "received_object_id": received_object_id})
     new = 0
     for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-        new += len(rows_of(connection, "label_insert", rows=to_jsonb(rows[start : start + _ROWS_PER_STATEMENT])))
+        part = to_jsonb(rows[start : start + _ROWS_PER_STATEMENT])
+        new += len(rows_of(connection, "label_insert", rows=part))
+        connection.execute(query("label_tell"), {"rows": part})
     return new

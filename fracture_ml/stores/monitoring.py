@@ -35,11 +35,11 @@ class MonitoringStore:
         """The same facts of the radiographs that were received in the day before `until`."""
         return self._columns("monitoring_live_facts", until=until)
 
-    def final_reads(self, version: int) -> list[tuple[float, str, str]]:
-        """(score, operating point, finding) of each study whose last reader was shown a score of this version."""
+    def final_reads(self, since: datetime, until: datetime) -> list[tuple[str, str]]:
+        """(what the AI showed, finding) of each study's last final read from `since` to before `until`."""
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "monitoring_final_reads", version=version)
-        return [(row["score"], row["operating_point"], row["value"]) for row in rows]
+            rows = rows_of(connection, "monitoring_final_reads", since=since, until=until)
+        return [(row["ai_priority"], row["value"]) for row in rows]
 
     def minutes_to_read(self, until: datetime) -> dict[str, list[float]]:
         """Ordered priority -> minutes from arrival to the first final read, of studies first read in the day before."""
@@ -66,12 +66,6 @@ class MonitoringStore:
         with transaction(self._engine) as connection:
             row = {"day": day, "version": version, "measures": to_jsonb(measures)}
             connection.execute(query("drift_report_save"), row)
-
-    def find_drift_report(self, day: date, version: int) -> dict[str, Any] | None:
-        """day, version, measures, created_at."""
-        with transaction(self._engine) as connection:
-            rows = rows_of(connection, "drift_report_find", day=day, version=version)
-        return rows[0] if rows else None
 
     def raise_alert(self, kind: str, subject: str, sentence: str) -> bool:
         """Ask a person to look; an open alert of this kind and subject says this now. Returns: whether it is new."""

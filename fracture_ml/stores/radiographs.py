@@ -1,7 +1,7 @@
 """Radiographs, the objects that they came from, and the labels that speak of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,41 +53,47 @@ class RadiographStore:
 
     def record_quarantined(self, received: ReceivedObject, code: str, sentence: str) -> None:
         """The object cannot be used: `code` for machines, `sentence` for people."""
-        self._record_reason("quarantined", received, code, sentence)
+        row = _received_row(received, outcome="quarantined", code=code, sentence=sentence)
+        with transaction(self._engine) as connection:
+            connection.execute(query("received_insert"), {"rows": to_jsonb([row])})
 
-    def retry_quarantined(self, code: str) -> int:
-        """Take back the outcomes of this code: the objects are unknown again; what was said of them is kept.
+    def retry_quarantined(self, code: str, listed: Sequence[ReceivedObject]) -> int:
+        """Take back the outcomes of those of `listed` that were quarantined with this code: they are unknown again.
+
+        What was said of them is kept.
 
         Returns: how many.
         """
         with transaction(self._engine) as connection:
-            return len(rows_of(connection, "received_retry", code=code))
+            return len(rows_of(connection, "received_retry", code=code, rows=_keys_of(listed)))
 
-    def record_ignored(self, received: ReceivedObject, code: str, sentence: str) -> None:
-        """The object is not meant for us."""
-        self._record_reason("ignored", received, code, sentence)
-
-    def _record_reason(self, outcome: str, received: ReceivedObject, code: str, sentence: str) -> None:
-        row = _received_row(received, outcome=outcome, code=code, sentence=sentence)
+    def quarantined_with(self, code: str) -> int:
+        """How many objects are quarantined with this code."""
         with transaction(self._engine) as connection:
-            connection.execute(query("received_insert"), {"rows": to_jsonb([row])})
+            return rows_of(connection, "quarantined_with", code=code)[0]["objects"]
 
-    def record_labels(self, received: ReceivedObject, claims: Sequence[LabelClaim]) -> int:
-        """Store a label file's opinions; fill what they tell into radiographs that are here and in no snapshot.
+    def record_labels(self, received: ReceivedObject, claims: Sequence[LabelClaim]) -> dict[str, int]:
+        """Store a label file's opinions in the place of what an earlier version of it said; fill what they tell into
+        radiographs that are here and in no snapshot.
 
-        Returns: how many of the opinions are new; 0 where the file has been read before.
+        Returns: "new": opinions that nobody had told before; "kept_apart": radiographs whose study the file names too
+                 late, when they were listed by themselves. Both 0 where the file holds already.
         """
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": INGEST_LOCK})
             row = _received_row(received, outcome="labels", labels_read=len(claims))
-            inserted = rows_of(connection, "received_insert", rows=to_jsonb([row]))
-            if not inserted:
-                return 0
-            file_id = inserted[0]["received_object_id"]
-            new = add_labels(connection, [(claim, file_id) for claim in claims])
-            told = rows_of(connection, "label_subjects_of_file", received_object_id=file_id)
-            _fill_and_regroup(connection, [row["radiograph_id"] for row in told])
-            return new
+            connection.execute(query("received_insert"), {"rows": to_jsonb([row])})
+            found = rows_of(connection, "label_file_find", object_key=received.key, etag=received.etag)
+            if not found or found[0]["holds"]:
+                return {"new": 0, "kept_apart": 0}
+            file = {"object_key": received.key, "received_object_id": found[0]["received_object_id"]}
+            connection.execute(query("label_file_replace"), file)
+            new = add_labels(connection, [(claim, file["received_object_id"]) for claim in claims])
+            told = rows_of(connection, "label_subjects_of_key", object_key=received.key)
+            ids = [row["radiograph_id"] for row in told]
+            _bring_up_to_labels(connection, ids)
+            apart = rows_of(connection, "radiograph_kept_apart", radiograph_ids=ids)[0]["radiographs"]
+            return {"new": new, "kept_apart": apart}
 
     def record_radiographs(self, arrivals: Sequence[Arrival], *, near_duplicate_bits: int) -> dict[str, int]:
         """Store a batch of arrivals in one transaction; one batch at a time, whoever sends it.
@@ -122,7 +128,7 @@ class RadiographStore:
             add_labels(connection, [(claim, ids[key]) for key, arrival in batch.items() for claim in arrival.claims])
             touched = sorted({arrival.facts.sha256 for arrival in batch.values()})
             found = rows_of(connection, "radiograph_ids", sha256s=touched)
-            _fill_and_regroup(connection, [row["radiograph_id"] for row in found])
+            _bring_up_to_labels(connection, [row["radiograph_id"] for row in found])
         return dict(Counter(row["outcome"] for row in rows))
 
     # --- what is here -----------------------------------------------------------------------------
@@ -186,10 +192,13 @@ def boxes_of(drawn: Sequence[dict[str, float]]) -> tuple[Box, ...]:
 def _known_objects(connection: Connection, listed: Sequence[ReceivedObject]) -> set[tuple[str, str]]:
     known: set[tuple[str, str]] = set()
     for start in range(0, len(listed), _ROWS_PER_STATEMENT):
-        part = [{"object_key": one.key, "etag": one.etag} for one in listed[start : start + _ROWS_PER_STATEMENT]]
-        rows = rows_of(connection, "received_known", rows=to_jsonb(part))
+        rows = rows_of(connection, "received_known", rows=_keys_of(listed[start : start + _ROWS_PER_STATEMENT]))
         known.update((row["object_key"], row["etag"]) for row in rows)
     return known
+
+
+def _keys_of(listed: Sequence[ReceivedObject]) -> str:
+    return to_jsonb([{"object_key": one.key, "etag": one.etag} for one in listed])
 
 
 def _first_of_their_bytes(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, Arrival]:
@@ -207,6 +216,7 @@ def _insert_radiographs(connection: Connection, arrivals: Sequence[Arrival], nea
     packed = rows_of(connection, "radiograph_hashes")[0]
     known_ids = np.frombuffer(packed["ids"] or b"", dtype=">i8")  # (known,)
     known_hashes = np.frombuffer(packed["hashes"] or b"", dtype=">u8").astype(np.uint64)  # (known,)
+    known_clusters = np.frombuffer(packed["clusters"] or b"", dtype=">i8")  # (known,)
     rows = [
         vars(arrival.facts)
         | {"object_key": arrival.object_key, "perceptual_hash": _as_signed(arrival.facts.perceptual_hash)}
@@ -214,26 +224,44 @@ def _insert_radiographs(connection: Connection, arrivals: Sequence[Arrival], nea
     ]
     inserted = rows_of(connection, "radiograph_insert", rows=to_jsonb(rows))
     id_of = {row["sha256"]: row["radiograph_id"] for row in inserted}
-    ids = [*known_ids.tolist(), *(id_of[arrival.facts.sha256] for arrival in arrivals)]
+    new_ids = np.array([id_of[arrival.facts.sha256] for arrival in arrivals], dtype=np.int64)  # (arrivals,)
     new_hashes = np.array([arrival.facts.perceptual_hash for arrival in arrivals], dtype=np.uint64)  # (arrivals,)
-    hashes = np.concatenate([known_hashes, new_hashes])
+    ids, clusters = np.concatenate([known_ids, new_ids]), np.concatenate([known_clusters, new_ids])
+    before = clusters.copy()
+    nearest_of = _put_into_clusters(
+        clusters, np.concatenate([known_hashes, new_hashes]), len(known_hashes), near_duplicate_bits
+    )
     links = [
-        {"radiograph_id": ids[place], "near_duplicate_of": ids[nearest]}
-        for place, nearest in _near_duplicates(hashes, len(known_hashes), near_duplicate_bits)
+        {
+            "radiograph_id": ids[place],
+            "near_duplicate_of": ids[nearest_of[place]] if place in nearest_of else None,
+            "cluster_id": clusters[place],
+        }
+        for place in np.flatnonzero(clusters != before).tolist()
     ]
     connection.execute(query("radiograph_mark_near_duplicates"), {"rows": to_jsonb(links)})
 
 
-def _near_duplicates(hashes: np.ndarray, first: int, near_duplicate_bits: int) -> Iterator[tuple[int, int]]:
-    """Yield (place, nearest earlier place) from place `first` on, where the two are near; the oldest of equals.
+def _put_into_clusters(
+    clusters: np.ndarray, hashes: np.ndarray, first: int, near_duplicate_bits: int
+) -> dict[int, int]:
+    """Put what stands from place `first` on into the clusters of all that it is near to, which become one.
 
-    Args: hashes: uint64, (N,), oldest first.
+    Args:    clusters: int64, (N,), the id of the first picture of each one's cluster; changed in place. hashes: uint64,
+             (N,), oldest first.
+    Returns: place -> the place of the nearest earlier picture, the oldest of equals, where one is near.
     """
+    nearest_of: dict[int, int] = {}
     for place in range(max(first, 1), len(hashes)):
         distances = np.bitwise_count(hashes[:place] ^ hashes[place])  # (place,)
-        nearest = int(distances.argmin())
-        if distances[nearest] <= near_duplicate_bits:
-            yield place, nearest
+        near = np.flatnonzero(distances <= near_duplicate_bits)
+        if len(near):
+            nearest_of[place] = int(near[distances[near].argmin()])
+            joined = np.unique(clusters[near])
+            clusters[place] = joined[0]
+            if len(joined) > 1:
+                clusters[np.isin(clusters, joined)] = joined[0]
+    return nearest_of
 
 
 def _as_signed(perceptual_hash: int) -> int:
@@ -241,7 +269,9 @@ def _as_signed(perceptual_hash: int) -> int:
     return perceptual_hash - (1 << 64) if perceptual_hash >= 1 << 63 else perceptual_hash
 
 
-def _fill_and_regroup(connection: Connection, radiograph_ids: Sequence[int]) -> None:
+def _bring_up_to_labels(connection: Connection, radiograph_ids: Sequence[int]) -> None:
+    """Facts, groups, and whether the study is kept off the worklist."""
+    connection.execute(query("worklist_look_again"), {"radiograph_ids": list(radiograph_ids)})
     connection.execute(query("radiograph_fill_facts"), {"radiograph_ids": list(radiograph_ids)})
     changed = list(radiograph_ids)
     while changed:

@@ -64,6 +64,11 @@ class SnapshotStore:
             SnapshotMember(**{**row, "split": Split(row["split"]), "boxes": boxes_of(row["boxes"])}) for row in rows
         ]
 
+    def label_sources_of(self, snapshot_id: str) -> list[dict[str, Any]]:
+        """source, meaning, positive and negative of the labels that the members were frozen with, the most first."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "snapshot_label_sources", snapshot_id=snapshot_id)
+
     def count_look(self, snapshot_id: str, split: str, purpose: str) -> None:
         """Somebody looks at a locked split. Each call counts: a look that was repeated was a look."""
         with transaction(self._engine) as connection:
@@ -71,13 +76,14 @@ class SnapshotStore:
             connection.execute(query("split_look_insert"), look)
 
     def looks_of(self, snapshot_id: str) -> int:
-        """How often the locked splits of a snapshot were looked at."""
+        """How often its test split was looked at, or that of another snapshot which shares radiographs with it."""
         with transaction(self._engine) as connection:
             return rows_of(connection, "split_looks", snapshot_id=snapshot_id)[0]["looks"]
 
 
 def _counts_of(draft: SnapshotDraft) -> dict[str, Any]:
-    """{"radiographs": n, "groups": n, "splits": {"train": {"positive": n, "negative": n}, ...}, "left_out": {...}}."""
+    """{"radiographs": n, "groups": n, "splits": {"train": {"positive": n, "negative": n}, ...}, "left_out": {...},
+    "positive_means": "fracture" or "abnormal"}."""
     by_side = Counter((member.split, member.label) for member in draft.members)
     return {
         "radiographs": len(draft.members),
@@ -88,4 +94,5 @@ def _counts_of(draft: SnapshotDraft) -> dict[str, Any]:
             if by_side[split, 0] + by_side[split, 1]
         },
         "left_out": draft.left_out,
+        "positive_means": draft.positive_means,
     }

@@ -1,11 +1,10 @@
 -- What became of everything that was received: the line to look at first.
 -- parameters: none      returns: one row of counts; received is the sum of
---             radiographs, copies, label_files, ignored and quarantined
+--             radiographs, copies, label_files and quarantined
 WITH received AS (
     SELECT count(*) AS received,
            count(*) FILTER (WHERE outcome = 'copy') AS copies,
            count(*) FILTER (WHERE outcome = 'labels') AS label_files,
-           count(*) FILTER (WHERE outcome = 'ignored') AS ignored,
            count(*) FILTER (WHERE outcome = 'quarantined') AS quarantined
     FROM fracture.received_object
 ), by_code AS (
@@ -19,6 +18,6 @@ WITH received AS (
     FROM (SELECT value, count(*) AS n, count(*) FILTER (WHERE contradicted) AS contradicted
           FROM fracture.standing_label GROUP BY value) standing
 )
-SELECT received, radiographs, copies, label_files, ignored, quarantined, quarantined_by_code, near_duplicates, labelled,
+SELECT received, radiographs, copies, label_files, quarantined, quarantined_by_code, near_duplicates, labelled,
        contradicted
 FROM received, by_code, images, labels;

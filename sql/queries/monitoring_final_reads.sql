@@ -1,6 +1,7 @@
--- The last final read of each study that showed the reader a score of this version.
--- parameters: version int      returns: score real, operating_point text, value text
-SELECT score, ai_priority AS operating_point, value
+-- The last final read of each study that was read in a span of time, and what the AI showed its reader, whichever version
+-- it was.
+-- parameters: since timestamptz, until timestamptz      returns: ai_priority text, value text
+SELECT ai_priority, value
 FROM fracture.final_read
-WHERE model_version = :version AND score IS NOT NULL
+WHERE happened_at >= :since AND happened_at < :until
 ORDER BY study_key;

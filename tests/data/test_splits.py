@@ -130,6 +130,23 @@ def test_two_near_duplicates_of_a_picture_that_is_no_candidate_are_near_duplicat
     assert draft.left_out == {"near duplicate on another side": 1}
 
 
+def test_abnormal_is_a_fracture_only_where_nearly_nobody_says_fracture():
+    def candidates(fractures: int, abnormal: int) -> list[Candidate]:
+        said = ["fracture"] * fractures + ["abnormal"] * abnormal
+        positive = [
+            replace(_candidate(number, f"study:{number}", label=LabelValue.POSITIVE), meaning=meaning)
+            for number, meaning in enumerate(said)
+        ]
+        return [*positive, replace(_candidate(99, "study:99"), meaning="abnormal")]
+
+    mixed = draft_snapshot(candidates(fractures=3, abnormal=2), PLAN)
+    assert [member.radiograph_id for member in sorted(mixed.members, key=lambda m: m.radiograph_id)] == [0, 1, 2, 99]
+    assert mixed.left_out == {"abnormal, and not known to be a fracture": 2} and mixed.positive_means == "fracture"
+    mostly_abnormal = draft_snapshot(candidates(fractures=1, abnormal=2), PLAN)
+    assert len(mostly_abnormal.members) == 4 and mostly_abnormal.positive_means == "abnormal"
+    assert draft_snapshot([_candidate(1, "study:1")], PLAN).positive_means == "fracture"
+
+
 def test_the_id_names_the_rows_and_the_plan():
     candidates = [_candidate(number, f"study:{number}") for number in range(10)]
     draft = draft_snapshot(candidates, PLAN)

@@ -57,6 +57,21 @@ def test_a_fact_that_knows_the_label_is_found_and_one_that_does_not_is_at_chance
     json.dumps(found, allow_nan=False)
 
 
+def test_tags_are_audited_by_themselves_and_together_with_the_file():
+    labels = generator.integers(0, 2, 600)
+    width = labels * 100 + generator.normal(0, 150, 600)
+    hardware = np.where(generator.random(600) < 0.2 + 0.5 * labels, "yes", "no")
+    tags = np.stack([hardware, generator.choice(["hand", "hip"], 600)], axis=1)
+    tags[599] = "never seen in training"
+    found = audit(
+        width[:, None], ["width_px"], labels, np.arange(400), np.arange(400, 600),
+        tags=tags, tag_names=["hardware", "body_part"],
+    )  # fmt: skip
+    assert found["auroc_of_both"]["value"] > max(found["auroc"]["value"], found["auroc_of_tags"]["value"])
+    assert found["by_fact"]["hardware"] > 0.65 > found["by_fact"]["body_part"]
+    json.dumps(found, allow_nan=False)
+
+
 def test_one_class_only_cannot_be_audited():
     with pytest.raises(NotEnoughData):
         audit(np.ones((4, 1)), ["width_px"], np.array([0, 1, 1, 1]), np.array([0, 1]), np.array([2, 3]))

@@ -69,6 +69,14 @@ def test_the_model_card_says_what_reviewers_ask_for_in_both_forms():
     assert "http" not in html  # one file, nothing to fetch
 
 
+def test_the_model_card_says_whose_labels_it_learned_from_and_what_they_mean():
+    data = {"data": {"body_part": {"hand": 3}}}
+    labels = [{"source": "dataset", "meaning": "abnormal", "positive": 1, "negative": 2}]
+    told = render({**data, "labels": labels, "positive_means": "abnormal"})[0]
+    assert "dataset | abnormal | 1 | 2" in told and "the score is the chance of one" in told
+    assert "the score is the chance of one" not in render({**data, "positive_means": "fracture"})[0]
+
+
 @pytest.mark.parametrize(("shown", "words"), [("places", "8 x 8"), ("evidence", "32 times"), (None, "not recorded")])
 def test_the_model_card_says_what_the_heat_maps_of_this_version_show(shown, words):
     (line,) = [line for line in render({"heat_map": shown})[0].splitlines() if "AI attention" in line]

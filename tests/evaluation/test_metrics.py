@@ -85,6 +85,26 @@ def test_subgroups_that_are_too_small_are_listed_without_figures_and_the_worst_g
     json.dumps(table, allow_nan=False)
 
 
+def test_a_subgroup_with_hardly_a_positive_is_not_named_the_worst():
+    scores, labels, groups = drawn()
+    order = np.argsort(-labels, kind="stable")
+    scores, labels = scores[order], labels[order]
+    parts = np.array(["hand"] * len(labels), dtype=object)
+    few = [*np.flatnonzero(labels == 1)[:2], *np.flatnonzero(labels == 0)[:40]]
+    parts[few], scores[few[:2]] = "rare", 0.0  # two positives, at the very bottom by chance
+    table = subgroup_table(scores, labels, [{"body_part": part} for part in parts], POINTS, groups=groups)
+    rows = {row["value"]: row for row in table["rows"]}
+    assert rows["rare"]["auroc"]["value"] == 0.0 and table["worst_gap"]["value"] == "hand"
+
+
+def test_the_interval_of_a_calibration_error_holds_the_error():
+    rng = np.random.default_rng(3)
+    scores = rng.random(300)
+    labels = (rng.random(300) < scores).astype(int)  # calibrated, so that all of its error is chance
+    ece = evaluate(scores, labels, [str(n) for n in range(300)], POINTS)["ece"]
+    assert 0 <= ece["low"] < ece["value"] < ece["high"]
+
+
 def test_a_score_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError):
         evaluate(np.array([0.1, np.nan]), np.array([0, 1]), ["a", "b"], POINTS)

@@ -93,7 +93,9 @@ def freeze(stores: Stores, *, as_of: datetime | None = None) -> str:
 _code_versions = (f"code-{number}" for number in itertools.count())
 
 
-def register(stores: Stores, snapshot_id: str, *, code_version: str | None = None, scores=()) -> ModelVersion:
+def register(
+    stores: Stores, snapshot_id: str, *, code_version: str | None = None, scores=(), metrics=None
+) -> ModelVersion:
     """Register a drawn version, a new one unless `code_version` repeats."""
     recipe = TrainRecipe()
     return stores.registry.register(
@@ -103,7 +105,7 @@ def register(stores: Stores, snapshot_id: str, *, code_version: str | None = Non
         study_name="study",
         bundle_key="bundles/one",
         bundle_sha256=sha("bundle"),
-        metrics={"auroc": {"value": 0.9, "low": float("nan")}},
+        metrics=metrics or {"auroc": {"value": 0.9, "low": float("nan")}},
         operating_points=POINTS,
         code_version=code_version or next(_code_versions),
         scores=scores,

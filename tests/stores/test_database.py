@@ -22,6 +22,9 @@ _MIGRATIONS = [
     "0004_retried_objects",
     "0005_ranking_rules",
     "0006_judged_again",
+    "0007_body_parts",
+    "0008_told_labels",
+    "0009_clusters",
 ]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
 

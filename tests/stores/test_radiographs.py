@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from stored_rows import arrival, claim, freeze, receive, received, sha
 
 from fracture_ml.core.errors import UnknownRadiograph
 from fracture_ml.core.recipe import SplitPlan
-from fracture_ml.core.records import LabelSource, LabelValue
+from fracture_ml.core.records import Box, LabelSource, LabelValue
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.stores.database import transaction
 
@@ -34,14 +35,12 @@ def test_every_received_object_has_one_outcome_and_the_counts_add_up_when_all_is
         receive(stores, arrival("inbox/copy of a.png", "inbox/a.png"))
         stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png")])
         stores.radiographs.record_quarantined(received("inbox/broken.png"), "truncated", "The file ends early.")
-        stores.radiographs.record_ignored(received("inbox/readme.txt"), "not_ours", "Not an image.")
     counts = stores.radiographs.counts()
     assert counts == {
-        "received": 6,
+        "received": 5,
         "radiographs": 2,
         "copies": 1,
         "label_files": 1,
-        "ignored": 1,
         "quarantined": 1,
         "quarantined_by_code": {"truncated": 1},
         "near_duplicates": 0,
@@ -142,7 +141,7 @@ def test_labels_that_name_the_patient_later_move_the_group_and_its_near_duplicat
 
 def test_labels_that_were_here_first_fill_what_the_file_did_not_carry_and_nothing_else(stores):
     told = [claim("a.png", kind="file_name", scope="inbox/x/", view="lateral", body_part="hip", study_key="s")]
-    assert stores.radiographs.record_labels(received("inbox/x/labels.csv"), told) == 1
+    assert stores.radiographs.record_labels(received("inbox/x/labels.csv"), told)["new"] == 1
     inside, outside = receive(
         stores, arrival("inbox/x/images/a.png", view="frontal"), arrival("inbox/y/a.png", "another")
     )
@@ -156,6 +155,17 @@ def test_a_radiograph_in_a_snapshot_keeps_its_group_and_facts(stores):
     freeze(stores)
     stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png", patient_key="p")])
     assert facts(stores, frozen)["group_key"] == f"image:{sha('inbox/a.png')}"
+    (candidate,) = stores.radiographs.candidates(as_of=datetime.now(UTC))
+    assert candidate.patient_key == "p", "what is known of it now ties it to others"
+
+
+def test_a_picture_between_two_others_makes_one_cluster_of_them(stores):
+    base = 0xFFFF_0000_FFFF_0000
+    keys = ("a", "b", "between", "far")
+    bits = (base, base ^ 0b11_1111, base ^ 0b111, 0x1234_5678_9ABC_DEF0)
+    receive(stores, *(arrival(key, bits=b, claims=[claim(key)]) for key, b in zip(keys, bits, strict=True)))
+    found = {one.sha256: one.near_duplicate_of for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
+    assert found == {sha("a"): None, sha("b"): sha("a"), sha("between"): sha("a"), sha("far"): None}
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -193,8 +203,77 @@ def test_labels_of_equal_rank_that_disagree_leave_uncertain_and_are_counted(stor
 
 
 def test_the_same_opinion_in_two_files_is_one_label(stores):
-    assert stores.radiographs.record_labels(received("inbox/a.csv"), [claim("x")]) == 1
-    assert stores.radiographs.record_labels(received("inbox/b.csv"), [claim("x"), claim("y")]) == 1
+    assert stores.radiographs.record_labels(received("inbox/a.csv"), [claim("x")])["new"] == 1
+    assert stores.radiographs.record_labels(received("inbox/b.csv"), [claim("x"), claim("y")])["new"] == 1
+
+
+def test_a_corrected_label_file_takes_the_place_of_what_it_said_before_and_may_be_taken_back(stores):
+    keys = ("inbox/a.png", "inbox/b.png", "inbox/c.png")
+    ids = receive(stores, *map(arrival, keys))
+    box = Box(x=1, y=2, width=3, height=4)
+    first, second = received("inbox/labels.csv", "e1"), received("inbox/labels.csv", "e2")
+    wrong = [claim(keys[0], boxes=(box,)), claim(keys[1], "negative"), claim(keys[2])]
+    right = [claim(keys[0], boxes=(replace(box, x=9),)), claim(keys[1])]
+    stores.radiographs.record_labels(first, wrong)
+    before = datetime.now(UTC)
+    assert stores.radiographs.record_labels(second, right) == {"new": 2, "kept_apart": 0}
+    assert standing(stores) == {ids[0]: "positive", ids[1]: "positive"}, "c is not in the file any more"
+    now = {one.radiograph_id: one for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
+    assert now[ids[0]].boxes == (replace(box, x=9),)
+    then = {one.radiograph_id: one for one in stores.radiographs.candidates(as_of=before)}
+    assert [str(then[id_].label) for id_ in ids] == ["positive", "negative", "positive"]
+    assert then[ids[0]].boxes == (box,)
+    # The same version again changes nothing; an earlier one that is back in the bucket is new, and holds.
+    assert stores.radiographs.unknown_objects([second]) == []
+    assert stores.radiographs.unknown_objects([first]) == [first]
+    stores.radiographs.record_labels(first, wrong)
+    assert standing(stores) == {ids[0]: "positive", ids[1]: "negative", ids[2]: "positive"}
+    assert stores.radiographs.unknown_objects([first]) == []
+    assert stores.radiographs.counts()["label_files"] == 2
+
+
+def test_what_another_file_or_a_folder_says_too_stays_when_a_file_no_longer_says_it(stores):
+    (a, b) = receive(stores, arrival("fracture/a.png", claims=[claim("fracture/a.png")]), arrival("b.png"))
+    both = [claim("fracture/a.png"), claim("b.png")]
+    stores.radiographs.record_labels(received("one.csv", "e1"), both)
+    stores.radiographs.record_labels(received("two.csv"), both)
+    stores.radiographs.record_labels(received("one.csv", "e2"), [])
+    assert standing(stores) == {a: "positive", b: "positive"}
+    stores.radiographs.record_labels(received("two.csv", "e2"), [])
+    assert standing(stores) == {a: "positive"}
+
+
+def test_a_final_read_speaks_of_the_images_that_were_there_to_be_read(stores):
+    from test_worklist import act, list_studies
+
+    (seen,) = receive(stores, arrival("a", study_key="s"))
+    list_studies(stores, None)
+    act(stores, "s", "report", value="negative")
+    (late,) = receive(stores, arrival("b", study_key="s"))
+    assert standing(stores) == {seen: "negative"}
+    list_studies(stores, None)
+    act(stores, "s", "report", value="positive")
+    assert standing(stores) == {seen: "positive", late: "positive"}
+
+
+def test_a_study_that_was_kept_off_the_list_is_looked_at_again_when_its_labels_change(stores):
+    receive(stores, arrival("inbox/a.png", study_key="s", claims=[claim("inbox/a.png", "negative")]))
+    (study,) = stores.worklist.studies_to_rank(None, list_labelled=False)
+    assert study.labelled
+    stores.worklist.keep_off([study])
+    assert stores.worklist.studies_to_rank(None, list_labelled=False) == []
+    stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png", "uncertain")])
+    (study,) = stores.worklist.studies_to_rank(None, list_labelled=False)
+    assert not study.labelled
+
+
+def test_only_what_is_still_in_the_inbox_is_tried_again(stores):
+    here, gone = received("inbox/here.png"), received("inbox/gone.png")
+    for one in (here, gone):
+        stores.radiographs.record_quarantined(one, "too_large", "It is too large.")
+    assert stores.radiographs.retry_quarantined("too_large", [here, received("inbox/new.png")]) == 1
+    assert stores.radiographs.unknown_objects([here, gone]) == [here]
+    assert stores.radiographs.quarantined_with("too_large") == 1
 
 
 def test_candidates_leave_out_what_came_after_the_time_that_was_asked_for(stores):
@@ -242,6 +321,17 @@ def test_a_study_that_is_on_the_worklist_keeps_its_key(stores):
     stores.radiographs.record_labels(received("inbox/b.csv"), [claim("inbox/a.png", study_key="s", patient_key="p")])
     row = facts(stores, id_)
     assert (row["study_key"], row["group_key"]) == (sha("inbox/a.png"), "patient:p")
+
+
+def test_how_many_images_a_label_file_came_too_late_for_is_told(stores):
+    from test_worklist import ranked
+
+    keys = ("inbox/a.png", "inbox/b.png")
+    receive(stores, arrival(keys[0]))
+    stores.worklist.save_items([ranked(study) for study in stores.worklist.studies_to_rank(None)])
+    receive(stores, arrival(keys[1]))
+    told = [claim(key, study_key="s") for key in keys]
+    assert stores.radiographs.record_labels(received("inbox/labels.csv"), told)["kept_apart"] == 1
 
 
 def test_a_batch_that_fails_leaves_nothing_behind(stores):

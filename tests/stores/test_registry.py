@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
@@ -10,7 +11,8 @@ from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, StaleVerdi
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
-from fracture_ml.steps.promote import find_undecided
+from fracture_ml.evaluation.metrics import evaluate
+from fracture_ml.steps.promote import find_undecided, judge_challenger
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -78,6 +80,45 @@ def test_every_look_at_a_locked_split_counts(stores, version):
     for _ in range(2):
         stores.snapshots.count_look(snapshot_id, "test", "evaluation")
     assert stores.snapshots.looks_of(snapshot_id) == 2
+
+
+def test_a_look_counts_for_every_snapshot_that_holds_the_same_test_radiographs(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    yesterday = freeze(stores)
+    receive(stores, arrival("c", claims=[claim("c", "negative")]))
+    today = freeze(stores)
+    members = {name: stores.snapshots.members_of(name) for name in (yesterday, today)}
+    assert {m.sha256 for m in members[yesterday] if m.split is Split.TEST} < {
+        m.sha256 for m in members[today] if m.split is Split.TEST
+    }
+    stores.snapshots.count_look(yesterday, "test", "evaluation")
+    stores.snapshots.count_look(today, "test", "evaluation")
+    assert stores.snapshots.looks_of(today) == stores.snapshots.looks_of(yesterday) == 2
+
+
+def test_a_snapshot_names_whose_labels_it_was_frozen_with(stores):
+    as_of_now = [claim("b", "negative", meaning="abnormal"), claim("a"), claim("c")]
+    receive(stores, *(arrival(one.subject, claims=[one]) for one in as_of_now))
+    snapshot_id = freeze(stores)
+    stores.radiographs.record_labels(received("l.csv"), [claim("a", "negative", source=LabelSource.RADIOLOGIST)])
+    assert stores.snapshots.label_sources_of(snapshot_id) == [
+        {"source": "dataset", "meaning": "fracture", "positive": 2, "negative": 0},
+        {"source": "dataset", "meaning": "abnormal", "positive": 0, "negative": 1},
+    ]
+
+
+def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    scores, labels = np.array([0.1, 0.9]), np.array([0, 1])
+    metrics = evaluate(scores, labels, ["a", "b"], POINTS)
+    unmeasured = dict.fromkeys(("subgroups", "calibration", "shortcut_audit"))
+    version = register(stores, freeze(stores), metrics=metrics | unmeasured).version
+    told = [claim(key, "absent", patient_key="p") for key in ("a", "b")]
+    stores.radiographs.record_labels(received("patients.csv"), told)
+    verdict = judge_challenger(stores, version=version)
+    assert not verdict["passed"] and "stands on two sides" in verdict["summary"]
+    card = stores.bucket.read("bundles/model_card.md").decode()
+    assert "the test figures are void" in card
 
 
 def test_the_same_training_run_registers_one_version_with_one_event_and_its_scores(stores, version):

@@ -426,7 +426,8 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     act(stores, "s", "reopen")
     act(stores, "s", "report", value="positive")
     act(stores, "t", "report", value="negative")
-    assert watch.final_reads(version) == [(0.1, "below", "positive"), (0.5, "suspicious", "negative")]
+    assert watch.final_reads(now - timedelta(days=1), tomorrow) == [("below", "positive"), ("suspicious", "negative")]
+    assert watch.final_reads(tomorrow, tomorrow) == watch.final_reads(now - timedelta(days=2), now) == []
     assert len(watch.minutes_to_read(tomorrow - timedelta(hours=1))["ROUTINE"]) == 2
     assert watch.minutes_to_read(tomorrow + timedelta(hours=1)) == {}
     from fracture_ml.stores.database import rows_of, transaction
@@ -468,8 +469,9 @@ def test_a_days_numbers_and_an_open_alert_are_kept_once(stores, version):
     today = datetime.now(UTC).date()
     for measures in ({"psi": 0.1}, {"psi": 0.1}, {"psi": 0.2}):
         stores.monitoring.save_drift_report(today, version, measures)
-    assert stores.monitoring.find_drift_report(today, version)["measures"] == {"psi": 0.2}
-    assert stores.monitoring.find_drift_report(today, 99) is None
+    with stores.engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT day, version, measures FROM fracture.drift_report").all()
+    assert kept == [(today, version, {"psi": 0.2})]
     raised = [stores.monitoring.raise_alert("drift", "version 1", "The scores moved.") for _ in range(2)]
     assert raised == [True, False]
     (before,) = stores.monitoring.open_alerts()

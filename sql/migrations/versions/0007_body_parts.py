@@ -1,8 +1,8 @@
-"""Applies 0010_body_parts.sql."""
+"""Applies 0007_body_parts.sql."""
 
 from fracture_ml.stores.database import apply_migration
 
-revision = "0010_body_parts"
+revision = "0007_body_parts"
 down_revision = "0006_judged_again"
 
 
