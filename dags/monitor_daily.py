@@ -1,8 +1,8 @@
 """# Monitor daily
 
-06:00 UTC: drift of scores and inputs against the training snapshot, live sensitivity and specificity from final reads
-(with intervals, or "not enough data"), overdue items and stuck work; a row in `fracture.drift_report` and open alerts
-in `fracture.alert`.
+06:00 UTC: drift of scores and inputs against the training snapshot; live sensitivity and specificity from the final
+reads of 90 days (with intervals, or "not enough data"; an alert where they exclude the target); overdue items and stuck
+work. A row in `fracture.drift_report`, open alerts in `fracture.alert`.
 
 **When an alert is open:** it stands on the worklist page and in `fracture.alert` until the cause is gone.
 """
