@@ -39,5 +39,8 @@ DAG_DEFAULTS = {
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(minutes=10),
         "retry_policy": RETRY_POLICY,
+        # Short tasks take seconds to minutes, and none waits longer than five minutes for a lock; what may take longer
+        # says so where it stands. A task that hangs holds up every later run of its DAG.
+        "execution_timeout": timedelta(hours=1),
     },
 }

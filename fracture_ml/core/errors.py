@@ -20,6 +20,10 @@ class StorageUnavailable(FractureError):
     """Object storage cannot be reached, refuses the key, or is full. Worth a retry."""
 
 
+class RequestRefused(StorageUnavailable):
+    """Object storage is there and refuses this request: the rights of the key, or this one object's own."""
+
+
 class ObjectNotFound(FractureError):
     """There is no object under this key."""
 
@@ -187,3 +191,7 @@ class HeldByAnother(Conflict):
 
 class NotAllowed(FractureError):
     """The item's status does not admit this action."""
+
+
+class AlreadyPromoted(NotAllowed):
+    """The version was made champion meanwhile: a rejection does not change that, a roll-back does."""

@@ -13,6 +13,7 @@ from fracture_ml.core.errors import (
     FractureError,
     NotReconciled,
     ObjectNotFound,
+    RequestRefused,
     RowRefused,
     TooLarge,
     UnusableObject,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _ROWS_PER_TRANSACTION = 128
 _KEYS_PER_LOOKUP = 1000
+_PROBES = 3  # other objects that are read to tell a refused object from a key without rights
 _SECONDS_BETWEEN_LINES = 5.0
 _ENDINGS = {MediaType.PNG: ".png", MediaType.JPEG: ".jpg", MediaType.DICOM: ".dcm"}
 
@@ -50,6 +52,14 @@ class Vanished:
     """An object that was listed, and was gone when it was fetched."""
 
     received: ReceivedObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfetched:
+    """An object that object storage lists, and refuses to hand over."""
+
+    received: ReceivedObject
+    fault: RequestRefused
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -76,11 +86,15 @@ def ingest_inbox(
     if retry_quarantined:
         counts["retried"] = 0
     new: list[ReceivedObject] = []
+    known: list[ReceivedObject] = []  # some of them
     for listed in _chunks(stores.bucket.list(settings.inbox_prefix), _KEYS_PER_LOOKUP):
         counts["listed"] += len(listed)
         if retry_quarantined:
             counts["retried"] += stores.radiographs.retry_quarantined(retry_quarantined, listed)
-        new += stores.radiographs.unknown_objects(listed)
+        unknown = stores.radiographs.unknown_objects(listed)
+        new += unknown
+        if len(known) < _PROBES:
+            known += sorted(set(listed) - set(unknown), key=lambda received: received.size_bytes)[:_PROBES]
     counts["new"] = len(new)
     log.info("%d objects in the inbox, %d of them new", counts["listed"], counts["new"])
     if retry_quarantined:
@@ -90,8 +104,13 @@ def ingest_inbox(
 
     label_files = [received for received in new if is_label_file(received.key)]
     images = [received for received in new if not is_label_file(received.key)]
+    unfetched: list[Unfetched] = []
     for received in label_files:
-        counts.update(_take_label_file(stores, settings, received))
+        taken = _take_label_file(stores, settings, received)
+        if isinstance(taken, Unfetched):
+            unfetched.append(taken)
+        else:
+            counts.update(taken)
     if counts["kept_apart"]:
         log.warning(
             "%d radiographs were listed before a label file named their study, and stay studies of their own: send the "
@@ -108,11 +127,16 @@ def ingest_inbox(
     ):
         for chunk in _chunks(findings, _ROWS_PER_TRANSACTION):
             counts.update(_record(stores, chunk))
+            unfetched += [finding for finding in chunk if isinstance(finding, Unfetched)]
             done += len(chunk)
             if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
                 log.info("%d of %d images looked at", done, len(images))
                 last_line = time.monotonic()
 
+    if unfetched:
+        refused = {one.received for one in unfetched}
+        others = [received for received in new if received not in refused]
+        counts["quarantined"] += _set_aside(stores, unfetched, [*known, *others[:_PROBES]])
     without_outcome = len(stores.radiographs.unknown_objects(new)) - counts["vanished"]
     if without_outcome:
         raise NotReconciled(f"{without_outcome} of {len(new)} new objects have no outcome; run the ingest again")
@@ -120,7 +144,32 @@ def ingest_inbox(
     return dict(counts)
 
 
-def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int]:
+def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[ReceivedObject]) -> int:
+    """Quarantine what object storage refuses, where it hands over another object of the inbox. Returns: how many.
+
+    Raises: RequestRefused: it hands over none of them; then the key lacks the right, and no object is at fault.
+    """
+    if not any(_can_be_read(stores.bucket, received) for received in others):
+        raise unfetched[0].fault
+    for one in unfetched:
+        stores.radiographs.record_quarantined(
+            one.received,
+            "not_readable",
+            "Object storage refuses to hand it over, and hands over others: look at its owner, its encryption key and "
+            "its storage class, then run `fracture ingest --retry not_readable`.",
+        )
+    return len(unfetched)
+
+
+def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
+    try:
+        bucket.read(received.key)
+    except (RequestRefused, ObjectNotFound):
+        return False
+    return True
+
+
+def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int] | Unfetched:
     secret = settings.site_secret.get_secret_value().encode()
     try:
         _require_not_too_large(received, decode_limits(settings))
@@ -128,6 +177,8 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
         told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
         return {"vanished": 1}
+    except RequestRefused as fault:
+        return Unfetched(received=received, fault=fault)
     except Exception as fault:
         refusal = _refusal(received, fault)
         stores.radiographs.record_quarantined(received, refusal.code, refusal.sentence)
@@ -137,11 +188,14 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
 
 def _inspect(
     bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, secret: bytes
-) -> Arrival | Refusal | Vanished:
+) -> Arrival | Refusal | Vanished | Unfetched:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
         _require_not_too_large(received, limits)
-        data = bucket.read(received.key)
+        try:
+            data = bucket.read(received.key)
+        except RequestRefused as fault:
+            return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"
         bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
@@ -179,7 +233,7 @@ def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:
     )
 
 
-def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished]) -> Counter:
+def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished | Unfetched]) -> Counter:
     counts: Counter = Counter()
     for finding in findings:
         if isinstance(finding, Refusal):

@@ -16,7 +16,7 @@ from botocore.exceptions import EndpointConnectionError as CannotConnect
 from obstore.exceptions import BaseError as ShortWayFault
 from obstore.store import S3Store
 
-from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, StorageUnavailable
+from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, RequestRefused, StorageUnavailable
 from fracture_ml.core.records import ReceivedObject
 
 _CONNECT_TIMEOUT_S = 5
@@ -35,6 +35,7 @@ _WHAT_TO_LOOK_AT = {
     "NoSuchBucket": "There is no such bucket: look at FRACTURE_S3_BUCKET.",
     "RequestTimeTooSkewed": "This machine's clock and that of object storage differ too much: set the clock.",
 }
+_MAY_BE_THIS_OBJECT = {"AccessDenied", "403"}  # of another owner, or encrypted with another key
 
 
 class Bucket:
@@ -49,7 +50,7 @@ class Bucket:
         self.name = name
 
     def read(self, key: str) -> bytes:
-        """The bytes under `key`. Raises: ObjectNotFound, StorageUnavailable."""
+        """The bytes under `key`. Raises: ObjectNotFound, StorageUnavailable; RequestRefused: perhaps of it alone."""
         if self._store is not None and _is_taken_literally(key):
             with suppress(*_SHORT_WAY_FAULTS):  # asked again below
                 return self._store.get(key).bytes().to_bytes()
@@ -191,11 +192,11 @@ def _translated(error: ClientError) -> ObjectNotFound | StorageUnavailable:
     if code in _NOT_FOUND:
         return ObjectNotFound("There is no such object in the bucket: it was removed, or never written.")
     if sentence := _WHAT_TO_LOOK_AT.get(code):
-        return StorageUnavailable(sentence)
+        return RequestRefused(sentence) if code in _MAY_BE_THIS_OBJECT else StorageUnavailable(sentence)
     if status == 507 or code in ("InsufficientStorage", "XMinioStorageFull", "QuotaExceeded"):
         return StorageUnavailable("Object storage has no space left: make room behind FRACTURE_S3_ENDPOINT_URL.")
     if status >= 500:
         return StorageUnavailable(
             f"Object storage fails ({code or status}): it is overloaded, starting or its disk is full; run this again."
         )
-    return StorageUnavailable(f"Object storage refuses a request ({code or status}): look at FRACTURE_S3_BUCKET.")
+    return RequestRefused(f"Object storage refuses a request ({code or status}): look at FRACTURE_S3_BUCKET.")

@@ -23,7 +23,9 @@ UNAVAILABLE = Drawn(name=f"unavailable {RUN}", scores=(None,), body_part=BodyPar
 HELD = Drawn(name=f"held {RUN}", scores=(0.5,), body_part=BodyPart.FOOT)
 TYPED = Drawn(name=f"typed {RUN}", scores=(0.1,), body_part=BodyPart.WRIST)
 FINISHED = Drawn(name=f"finished {RUN}", scores=(0.1,), body_part=BodyPart.ELBOW)
-STUDIES = (URGENT, BELOW, UNAVAILABLE, HELD, TYPED, FINISHED)
+FLAGGED = Drawn(name=f"flagged {RUN}", scores=(0.92,), body_part=BodyPart.FOREARM)
+LEFT = Drawn(name=f"left {RUN}", scores=(0.3,), body_part=BodyPart.LEG)
+STUDIES = (URGENT, BELOW, UNAVAILABLE, HELD, TYPED, FINISHED, FLAGGED, LEFT)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +216,105 @@ def test_filters_and_a_refresh_keep_the_selection(airflow_page: Access, listed, 
         opened.clock.fast_forward(31_000)
     playwright.expect(row(opened, UNAVAILABLE)).to_have_attribute("aria-selected", "true")
     playwright.expect(opened.get_by_label("Body part")).to_have_value("knee")
+
+
+@pytest.mark.parametrize("answer", ["never", "503"])
+def test_no_key_acts_on_a_study_that_is_not_on_the_screen(airflow_page: Access, listed, browser, answer):
+    expect, written = playwright.expect, []
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    opened.on("request", lambda request: written.append(request.url) if request.method == "POST" else None)
+    row(opened, LEFT).click()
+    expect(opened.locator("#study-title")).to_contain_text("leg")
+    expect(opened.locator("#radiograph")).to_be_visible()
+    refuse = {"status": 503, "json": {"detail": "Postgres cannot be reached."}}
+    of_it = f"**/api/items/{FLAGGED.study_key}"
+    opened.route(of_it, lambda route: route.fulfill(**refuse) if answer == "503" else None)
+    row(opened, FLAGGED).click()
+    for gone in ("#study-title", "#radiograph", "[data-action=start_reading]"):
+        expect(opened.locator(gone)).to_be_hidden()
+    for key in ("s", "f", "a", "h"):
+        opened.keyboard.press(key)
+    if answer == "503":
+        said = opened.get_by_role("alert")
+        expect(said).to_have_text(f"Study {FLAGGED.study_key[:8]} could not be loaded. Postgres cannot be reached.")
+    opened.unroute(of_it)
+    opened.clock.fast_forward(31_000)  # it is asked for again
+    expect(opened.locator("#study-title")).to_contain_text("forearm")
+    expect(opened.locator("#report-form")).to_be_hidden()
+    assert written == [] and complaints == []
+
+
+def test_what_was_typed_stays_with_its_study_until_it_is_saved(airflow_page: Access, listed, browser, tmp_path: Path):
+    expect = playwright.expect
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    row(opened, LEFT).click()
+    opened.locator("[data-action=report]").wait_for()
+    opened.keyboard.press("f")
+    opened.get_by_label("Uncertain").check()
+    opened.get_by_label("Comment").fill("look again tomorrow")
+    opened.locator("#stage").click()
+    opened.keyboard.press("f")  # once more
+    expect(opened.get_by_label("Comment")).to_have_value("look again tomorrow")
+    opened.locator("#stage").click()
+    row(opened, FLAGGED).click()
+    expect(opened.locator("#study-title")).to_contain_text("forearm")
+    expect(opened.locator("#report-form")).to_be_hidden()
+    expect(row(opened, LEFT)).to_contain_text("not saved")
+    opened.screenshot(path=tmp_path / "draft.png")
+    row(opened, LEFT).click()
+    expect(opened.get_by_label("Comment")).to_have_value("look again tomorrow")
+    expect(opened.get_by_label("Uncertain")).to_be_checked()
+    # Left while it is on its way, and lost there: it is said of which study, and the words are still there.
+    opened.route("**/report", lambda route: (opened.wait_for_timeout(500), route.abort()))
+    opened.get_by_role("button", name="Save final read").click()
+    row(opened, FLAGGED).click()
+    expect(opened.get_by_role("alert")).to_contain_text(f"Study {LEFT.study_key[:8]}, which you left, was not saved")
+    opened.unroute("**/report")
+    row(opened, LEFT).click()
+    expect(opened.get_by_label("Comment")).to_have_value("look again tomorrow")
+    opened.get_by_role("button", name="Save final read").click()
+    expect(opened.locator("#history")).to_contain_text("read: uncertain; comment: look again tomorrow")
+    assert complaints == []
+
+
+def test_a_list_that_is_not_up_to_date_says_so_until_it_is(airflow_page: Access, listed, browser, tmp_path: Path):
+    expect = playwright.expect
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    connection, freshness = opened.locator("#connection"), opened.locator("#freshness")
+    expect(freshness).to_contain_text("updated")
+    opened.route("**/api/open*", lambda route: None)  # a server that says nothing
+    with opened.expect_request("**/api/open*"):
+        opened.clock.fast_forward(31_000)
+    opened.clock.fast_forward(21_000)
+    expect(connection).to_contain_text("The server does not answer. This list is not up to date; it was last read: ")
+    expect(freshness).to_have_text("not up to date")
+    row(opened, UNAVAILABLE).click()  # another message's coming and going changes nothing
+    expect(opened.locator("#study-title")).to_contain_text("knee")
+    expect(connection).to_be_visible()
+    opened.screenshot(path=tmp_path / "stale.png")
+    opened.unroute("**/api/open*")
+    opened.clock.fast_forward(31_000)
+    expect(connection).to_be_hidden()
+    expect(freshness).to_contain_text("updated")
+    assert complaints == []
+
+
+def test_a_highlight_that_cannot_be_loaded_is_not_taken_for_none(airflow_page: Access, listed, browser, tmp_path: Path):
+    opened, complaints = open_page(browser, airflow_page, "USER")
+    opened.route("**/overlays/**", lambda route: route.fulfill(status=503, json={"detail": "Storage is away."}))
+    row(opened, FLAGGED).click()
+    playwright.expect(opened.locator("#radiograph")).to_be_visible()
+    playwright.expect(opened.locator("#highlight-label")).to_have_text(
+        "The AI highlighted something here, and the highlight could not be loaded"
+    )
+    playwright.expect(opened.locator("#highlight")).to_have_attribute("aria-pressed", "false")
+    opened.screenshot(path=tmp_path / "no_highlight.png")
+    opened.unroute("**/overlays/**")
+    row(opened, BELOW).click()
+    row(opened, FLAGGED).click()
+    playwright.expect(opened.locator("#overlay")).to_be_visible()
+    playwright.expect(opened.locator("#highlight-label")).to_have_text("AI attention, not a lesion boundary")
+    assert complaints == []
 
 
 def test_a_zoomed_image_is_moved_with_the_keyboard(airflow_page: Access, listed, browser):

@@ -1,15 +1,19 @@
 """One bad object never stops the rest, however it is bad."""
 
+from dataclasses import replace
+
 import pytest
+from botocore.exceptions import ClientError
 from numpy.random import default_rng
 from PIL import Image
 from running import environment_of, settings_of
 from sqlalchemy import text
 
-from fracture_ml.core.errors import DatabaseUnavailable
+from fracture_ml.core.errors import DatabaseUnavailable, StorageUnavailable
 from fracture_ml.imaging import facts
 from fracture_ml.steps import ingest
 from fracture_ml.steps.settings import Settings
+from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import transaction
 from tests.imaging.made_files import bytes_of, dicom_dataset
 
@@ -47,6 +51,49 @@ def test_text_that_postgres_cannot_store_costs_nobody_else_anything(stores, sett
     assert (counts["radiograph"], counts["labels"], counts["quarantined"]) == (3, 1, 2)
     assert set(quarantined(stores).values()) == {"unreadable_labels"}
     assert {row["manufacturer"] for row in stores.radiographs.subgroups_of([1, 2, 3]).values()} == {"unknown", "ACME"}
+
+
+class Refusing:
+    """An S3 client that is refused some objects."""
+
+    def __init__(self, client, code: str, keys: set[str]) -> None:
+        self._client, self._code, self._keys = client, code, keys
+
+    def get_object(self, *, Bucket: str, Key: str):
+        if Key in self._keys:
+            fault = {"Error": {"Code": self._code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(fault, "GetObject")
+        return self._client.get_object(Bucket=Bucket, Key=Key)
+
+    def __getattr__(self, name: str):
+        return getattr(self._client, name)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+def test_an_object_that_the_bucket_refuses_to_hand_over_is_set_aside(stores, settings, bucket, tmp_path, code):
+    put_images(bucket, tmp_path, 64, 65, 66)
+    bucket.write("inbox/of another.csv", b"object_key,label\n64.png,1\n")
+    refused = {"inbox/65.png", "inbox/of another.csv"}
+    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, refused), bucket.name))
+    counts = ingest.ingest_inbox(guarded, settings)
+    assert (counts["radiograph"], counts["labels"], counts["quarantined"]) == (2, 0, 2)
+    assert quarantined(stores) == dict.fromkeys(refused, "not_readable")
+    # What comes later, and is refused while nothing else is new, is told by what is known.
+    put_images(bucket, tmp_path, 67)
+    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, {"inbox/67.png"}), bucket.name))
+    assert ingest.ingest_inbox(guarded, settings)["quarantined"] == 1
+    counts = ingest.ingest_inbox(stores, settings, retry_quarantined="not_readable")
+    assert (counts["retried"], counts["radiograph"], counts["labels"]) == (3, 2, 1)
+
+
+def test_a_key_that_may_read_nothing_is_no_objects_fault(stores, settings, bucket, tmp_path):
+    put_images(bucket, tmp_path, 64, 65)
+    nothing = {"inbox/64.png", "inbox/65.png"}
+    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, "AccessDenied", nothing), bucket.name))
+    with pytest.raises(StorageUnavailable, match="FRACTURE_S3_ACCESS_KEY"):
+        ingest.ingest_inbox(guarded, settings)
+    assert quarantined(stores) == {}
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 2
 
 
 def test_what_postgres_refuses_takes_no_other_object_of_its_transaction_with_it(stores, settings, bucket, tmp_path):

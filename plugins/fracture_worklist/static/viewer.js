@@ -4,6 +4,7 @@ import { fetchPicture } from "./server.js";
 
 const byId = (id) => document.getElementById(id);
 const MAX_ZOOM = 12;
+const ATTENTION = "AI attention, not a lesion boundary";
 
 const stage = byId("stage");
 const frame = byId("frame");
@@ -17,6 +18,7 @@ let place = 0; // which of the study's images
 let highlightWanted = true;
 let inverted = false;
 let zoom = { scale: 1, x: 0, y: 0 };
+let highlightFault = ""; // why the highlight of the shown image is not there, though the AI made one
 let loading = null; // AbortController of the image that is on its way
 let blobUrls = [];
 
@@ -32,6 +34,13 @@ export function showStudy(next, { keepImage }) {
   const now = study.radiographs[place];
   if (now.version !== shown.version || now.has_overlay !== shown.has_overlay) load(now);
   else byId("image-facts").textContent = describe(now);
+}
+
+// Another study is on its way: nothing of this one stays on the screen.
+export function clear() {
+  loading?.abort();
+  forgetPictures();
+  study = null;
 }
 
 function showImage(index) {
@@ -54,6 +63,7 @@ async function load(radiograph) {
   loading = new AbortController();
   const { signal } = loading;
   forgetPictures();
+  highlightFault = "";
   say("Loading the image…");
   byId("image-facts").textContent = describe(radiograph);
   drawHighlight();
@@ -61,7 +71,7 @@ async function load(radiograph) {
     const [plain, highlight] = await Promise.all([
       fetchPicture(`images/${radiograph.radiograph_id}.png`, signal),
       radiograph.has_overlay
-        ? fetchPicture(`overlays/${radiograph.version}/${radiograph.radiograph_id}.png`, signal).catch(ignoreUnlessAborted)
+        ? fetchPicture(`overlays/${radiograph.version}/${radiograph.radiograph_id}.png`, signal).catch(goOnWithout)
         : null,
     ]);
     if (signal.aborted) return;
@@ -76,9 +86,10 @@ async function load(radiograph) {
   }
 }
 
-// Without its highlight a radiograph is still worth looking at; the button then says that there is none.
-function ignoreUnlessAborted(error) {
+// Without its highlight a radiograph is still worth looking at; the image then says that it is missing.
+function goOnWithout(error) {
   if (error.name === "AbortError") throw error;
+  highlightFault = "The AI highlighted something here, and the highlight could not be loaded";
   return null;
 }
 
@@ -113,11 +124,15 @@ function drawHighlight() {
     const rectangle = box.firstElementChild;
     for (const name of ["x", "y", "width", "height"]) rectangle.setAttribute(name, radiograph.box[name]);
   }
-  byId("highlight-label").hidden = !shown;
+  const label = byId("highlight-label");
+  label.hidden = !(shown || highlightFault);
+  label.textContent = highlightFault || ATTENTION;
+  label.classList.toggle("fault", Boolean(highlightFault));
+  const usable = radiograph.has_overlay && !highlightFault;
   const button = byId("highlight");
-  button.setAttribute("aria-pressed", String(highlightWanted && radiograph.has_overlay));
-  button.disabled = !radiograph.has_overlay;
-  button.title = radiograph.has_overlay ? "AI attention, not a lesion boundary" : "The AI highlighted nothing in this image";
+  button.setAttribute("aria-pressed", String(highlightWanted && usable));
+  button.disabled = !usable;
+  button.title = highlightFault || (radiograph.has_overlay ? ATTENTION : "The AI highlighted nothing in this image");
 }
 
 function say(sentence) {

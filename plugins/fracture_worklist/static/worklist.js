@@ -13,7 +13,9 @@ let finished = { items: [] }; // reported and closed; read while they are shown
 let listName = "open";
 let wanted = PAGE; // how many studies of the shown list; "show more" asks for the next ones
 let selectedKey = null;
-let study = null; // the selected study in full
+let study = null; // the selected study in full; null while it is on its way
+let readAt = Date.now(); // when `open` was read, by this computer's clock
+const drafts = new Map(); // study key and form -> what was typed and not saved
 let choosing = 0; // counts selections, so that a late answer for an earlier one is dropped
 
 // What each action is called, and the form that it needs; the server says which of them an item admits.
@@ -57,7 +59,9 @@ function span(ms) {
   return `${Math.floor(minutes / 1440)} days`;
 }
 
-const since = (moment, now = open.as_of) => span(new Date(now) - new Date(moment));
+// The server's time, also while it cannot be asked.
+const now = () => (open.as_of === null ? Date.now() : new Date(open.as_of).getTime() + Date.now() - readAt);
+const since = (moment) => span(now() - new Date(moment));
 const clockFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const clock = (moment) => clockFormat.format(new Date(moment));
 const shortKey = (key) => key.slice(0, 8);
@@ -66,7 +70,7 @@ const isFinished = (item) => LISTS.finished.statuses.includes(item.status);
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 function due(item) {
-  const left = new Date(item.due_at) - new Date(open.as_of);
+  const left = new Date(item.due_at) - now();
   return left < 0 ? `overdue ${span(left)}` : `due in ${span(left)}`;
 }
 
@@ -100,16 +104,25 @@ async function refresh() {
     open = await readFirst("api/open", listName === "open" ? wanted : PAGE);
     if (listName === "finished") finished = await readFirst("api/finished", wanted);
   } catch (error) {
-    byId("freshness").textContent = "not up to date";
-    say(error.message);
+    sayConnection(error);
+    if (open.as_of !== null) drawList(); // what is due becomes overdue meanwhile
     return;
   }
-  byId("freshness").textContent = `updated ${new Date().toLocaleTimeString("en-GB")}`;
+  readAt = Date.now();
+  sayConnection(null);
   drawTop();
   drawLists();
   drawBodyParts();
   drawList();
   await followSelected();
+}
+
+// Of its own, so that no other message hides it, and that it goes when the list is up to date again.
+function sayConnection(error) {
+  const at = open.as_of === null ? "never" : new Date(readAt).toLocaleTimeString("en-GB");
+  byId("freshness").textContent = error ? "not up to date" : `updated ${at}`;
+  byId("connection").textContent = error ? `${error.message} This list is not up to date; it was last read: ${at}.` : "";
+  byId("connection").hidden = !error;
 }
 
 function drawLists() {
@@ -153,7 +166,11 @@ function drawTop() {
   const alerts = byId("alerts");
   alerts.hidden = open.alerts.length === 0;
   alerts.querySelector("summary").textContent = count(open.alerts.length, "open alert");
-  alerts.querySelector("ul").replaceChildren(...open.alerts.map((alert) => element("li", { text: alert.sentence })));
+  alerts.querySelector("ul").replaceChildren(
+    ...open.alerts.map((alert) =>
+      element("li", { text: `${alert.sentence} ` }, element("span", { className: "quiet", text: `since ${clock(alert.raised_at)}` })),
+    ),
+  );
 }
 
 function drawBodyParts() {
@@ -206,6 +223,7 @@ function drawItem(item) {
       { className: "below clip" },
       element("span", { className: "part", text: item.body_part }),
       ` · ${images}${unscored} · ${work}`,
+      hasDraft(item.study_key) ? element("span", { className: "unsaved", text: " · not saved" }) : "",
     ),
     isFinished(item)
       ? element("span", { className: "below end", text: `read ${since(item.read_at)} ago`, title: clock(item.read_at) })
@@ -232,22 +250,31 @@ function move(by) {
 // --- the selected study ----------------------------------------------------------------------------
 
 async function select(key) {
+  keepDraft();
+  closeForms();
+  if (key !== selectedKey) forgetStudy(); // no key and no click may act on a study that is not on the screen
   selectedKey = key;
   history.replaceState(null, "", `#${key}`);
-  closeForms();
   say("");
   markSelected();
   byId(`item-${key}`)?.scrollIntoView({ block: "nearest" });
   await loadStudy({ keepImage: false });
 }
 
+function forgetStudy() {
+  study = null;
+  document.querySelector("main").classList.add("loading");
+  viewer.clear();
+}
+
 async function loadStudy({ keepImage }) {
   const mine = ++choosing;
+  const key = selectedKey;
   let loaded;
   try {
-    loaded = await read(`api/items/${encodeURIComponent(selectedKey)}`);
+    loaded = await read(`api/items/${encodeURIComponent(key)}`);
   } catch (error) {
-    if (mine === choosing) say(error.message);
+    if (mine === choosing) say(`Study ${shortKey(key)} could not be loaded. ${error.message}`);
     return;
   }
   if (mine !== choosing) return;
@@ -256,6 +283,7 @@ async function loadStudy({ keepImage }) {
 
 function drawStudy(next, { keepImage }) {
   study = next;
+  document.querySelector("main").classList.remove("loading");
   byId("nothing").hidden = true;
   byId("viewer").hidden = byId("study").hidden = false;
   byId("study-title").replaceChildren(
@@ -268,6 +296,7 @@ function drawStudy(next, { keepImage }) {
   drawActions();
   drawHistory();
   viewer.showStudy(study, { keepImage });
+  reopenDraft();
 }
 
 function drawFacts() {
@@ -347,7 +376,7 @@ function describeDetail(name, value) {
 
 // Somebody else may have changed the item that is on the screen: show it, but never under a form being filled in.
 async function followSelected() {
-  if (!study) return;
+  if (!study) return selectedKey ? loadStudy({ keepImage: false }) : undefined; // it could not be loaded before
   const shown = listName === "open" ? open.items : [...open.items, ...finished.items];
   const row = shown.find((item) => item.study_key === selectedKey);
   const changed = row ? row.row_version !== study.row_version : !isFinished(study);
@@ -361,55 +390,110 @@ const forms = () => [byId("acknowledge-form"), byId("report-form")];
 const openForm = () => forms().find((form) => !form.hidden);
 const closeForms = () => forms().forEach((form) => (form.hidden = true));
 
+// What was typed belongs to its study: it stays when somebody looks at another one, and is there when they come back.
+const draftOf = (key, form) => `${key} ${form.id}`;
+const valuesOf = (form) => Object.fromEntries(new FormData(form));
+const hasDraft = (key) => forms().some((form) => drafts.has(draftOf(key, form)));
+
+function isChanged(form) {
+  const begun = JSON.parse(form.dataset.begun);
+  const typed = valuesOf(form);
+  return Object.keys({ ...begun, ...typed }).some((name) => begun[name] !== typed[name]);
+}
+
+function keepDraft() {
+  const form = openForm();
+  if (!form || !isChanged(form)) return;
+  drafts.set(draftOf(form.dataset.study, form), valuesOf(form));
+  drawList();
+}
+
+function forgetDraft(key, form) {
+  if (drafts.delete(draftOf(key, form))) drawList();
+}
+
+function reopenDraft() {
+  const action = ACTIONS.find(
+    (each) => each.form && study.actions.includes(each.name) && drafts.has(draftOf(study.study_key, byId(each.form))),
+  );
+  if (action && me.may_act && !openForm()) showForm(action);
+}
+
+window.addEventListener("beforeunload", (event) => {
+  keepDraft();
+  if (drafts.size) event.preventDefault(); // the browser asks
+});
+
 function localNow() {
   const now = new Date();
   return new Date(now - now.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
 function begin(action) {
+  if (!study) return;
   if (!action.form) return act(action.name, {});
-  closeForms();
+  const form = byId(action.form);
+  if (form.hidden) {
+    keepDraft();
+    closeForms();
+    showForm(action);
+  }
+  form.scrollIntoView({ block: "nearest" });
+  form.querySelector("textarea, input").focus();
+}
+
+function showForm(action) {
   const form = byId(action.form);
   form.reset();
   if (action.name === "acknowledge") {
     form.elements.found_at.value = form.elements.told_at.value = localNow();
     form.elements.told_by.value = me.name;
   }
+  form.dataset.study = study.study_key;
+  form.dataset.begun = JSON.stringify(valuesOf(form));
+  const draft = drafts.get(draftOf(study.study_key, form)) ?? {};
+  for (const [name, value] of Object.entries(draft)) form.elements[name].value = value;
   form.hidden = false;
-  form.scrollIntoView({ block: "nearest" });
-  form.querySelector("textarea, input").focus();
 }
 
-async function act(name, fields) {
-  const key = selectedKey;
+async function act(name, fields, form = null) {
+  const { study_key: key, row_version } = study; // of what is on the screen
+  let after;
   try {
-    const after = await write(`api/items/${encodeURIComponent(key)}/${name}`, { row_version: study.row_version, ...fields });
-    if (key !== selectedKey) return;
+    after = await write(`api/items/${encodeURIComponent(key)}/${name}`, { row_version, ...fields });
+  } catch (error) {
+    return recover(error, key);
+  }
+  if (form) forgetDraft(key, form);
+  if (key === selectedKey) {
     choosing++;
     closeForms();
     say("");
     drawStudy(after, { keepImage: true });
     byId("items").focus({ preventScroll: true });
-    await refresh();
-  } catch (error) {
-    await recover(error);
   }
+  await refresh();
 }
 
 // What somebody typed stays on the screen: it may be sent again once they have seen what changed.
-async function recover(error) {
+async function recover(error, key) {
+  if (key !== selectedKey) {
+    await refresh();
+    return say(`Study ${shortKey(key)}, which you left, was not saved. ${error.message}`);
+  }
   if (error.status === 409) {
     await loadStudy({ keepImage: true });
     await refresh();
   }
+  if (error.status === 0) return say(`${error.message} It is not known whether this was saved: look at the study again.`);
   const kept = openForm() ? " What you wrote is kept: look again, then send it once more." : "";
   say(error.kind === "Conflict" ? `This item changed meanwhile; it has been reloaded.${kept}` : error.message);
 }
 
 function submitAcknowledgement(form) {
-  const fields = Object.fromEntries(new FormData(form));
+  const fields = valuesOf(form);
   for (const name of ["found_at", "told_at"]) fields[name] = new Date(fields[name]).toISOString();
-  return act("acknowledge", fields);
+  return act("acknowledge", fields, form);
 }
 
 async function submitOnce(form, submit) {
@@ -428,11 +512,13 @@ byId("acknowledge-form").addEventListener("submit", (event) => {
 });
 byId("report-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  submitOnce(event.target, (form) => act("report", Object.fromEntries(new FormData(form))));
+  submitOnce(event.target, (form) => act("report", valuesOf(form), form));
 });
 for (const cancel of document.querySelectorAll("[data-cancel]")) cancel.addEventListener("click", cancelForm);
 
 function cancelForm() {
+  const form = openForm();
+  if (form) forgetDraft(form.dataset.study, form);
   closeForms();
   byId("items").focus({ preventScroll: true });
 }
