@@ -8,6 +8,9 @@ champion's pointer moves; nothing is deleted.
 
 **When it fails.** `StaleVerdict`: while the approval waited, another version became champion, and this one was not
 compared with it. Trigger this DAG with its number in *version*: it is judged anew, and asked about again.
+`AlreadyPromoted`: a Reject, a person's or the gate's, came after this very version had been made champion, as by
+`fracture promote`. It is not recorded, and the version goes on scoring: roll back, if it is not to. Where nobody
+answered in time, that is logged, and no failure.
 
 **Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
 """
@@ -61,7 +64,13 @@ def promote_model():
         from fracture_ml.steps import promote
         from fracture_ml.steps.context import open_context
 
-        promote.reject(open_context(), version=judged["version"], actor="gate", reason="the gate's verdict")
+        promote.reject(
+            open_context(),
+            version=judged["version"],
+            actor="gate",
+            reason="the gate's verdict",
+            times_promoted=judged["times_promoted"],
+        )
 
     approve = ApprovalOperator(
         task_id="approve",
@@ -69,6 +78,7 @@ def promote_model():
         body="{{ ti.xcom_pull(task_ids='judge')['summary'] }}",
         defaults="Reject",
         response_timeout=timedelta(days=7),
+        execution_timeout=None,  # the default is for work; a person's answer has its own limit, above
     )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, outlets=[CHAMPION])
@@ -90,8 +100,13 @@ def promote_model():
 
         response = ti.xcom_pull(task_ids="approve")
         if response and response["chosen_options"] == ["Reject"]:
-            user = response.get("responded_by_user") or {"name": "nobody answered in time"}
-            steps.reject(open_context(), version=judged["version"], actor=user["name"], reason="not approved")
+            user = response.get("responded_by_user")
+            steps.record_refusal(
+                open_context(),
+                version=judged["version"],
+                user=user["name"] if user else None,
+                times_promoted=judged.get("times_promoted"),  # a question of older code does not say it
+            )
 
     judged = judge()
     branch = decide(judged)

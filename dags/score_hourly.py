@@ -78,13 +78,18 @@ def score_hourly():
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def rank_worklist(plan: dict | None) -> dict:
-        """Also when a batch failed: what could not be scored must be on the list."""
-        from fracture_ml.steps import worklist
+        """Also when a batch failed: what could not be scored must be on the list. The alerts are those of this hour."""
+        from datetime import UTC, datetime
+
+        from fracture_ml.steps import monitor, worklist
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return worklist.rank_worklist(open_context(settings), settings, version=plan["version"] if plan else None)
+        stores = open_context(settings)
+        ranked = worklist.rank_worklist(stores, settings, version=plan["version"] if plan else None)
+        monitor.watch(stores, at=datetime.now(UTC))
+        return ranked
 
     plan = plan_scoring()
     scored = score_batch.expand(batch=cut_batches(plan))

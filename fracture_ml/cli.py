@@ -157,6 +157,7 @@ def roll_back(
 def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
     """Score all that is due, reconcile, and rank the worklist (DAG: score_hourly)."""
     from fracture_ml.steps import scoring_run
+    from fracture_ml.steps.monitor import watch
     from fracture_ml.steps.score import score_batch
     from fracture_ml.steps.worklist import rank_worklist
 
@@ -165,7 +166,9 @@ def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
     for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
         score_batch(stores, settings, **batch)
     outcomes = scoring_run.reconcile(stores, **plan)
-    _print({"outcomes": outcomes, "worklist": rank_worklist(stores, settings, version=plan["version"])})
+    ranked = rank_worklist(stores, settings, version=plan["version"])
+    watch(stores, at=datetime.now(UTC))
+    _print({"outcomes": outcomes, "worklist": ranked})
 
 
 @app.command()

@@ -149,15 +149,21 @@ class LabelClaim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A radiograph with a standing label that a snapshot may take."""
+class Tied:
+    """A radiograph, and what it must not be parted from."""
 
     radiograph_id: int
     sha256: str
     group_key: str
     patient_key: str | None
     study_key: str
-    near_duplicate_of: str | None  # sha256 of the first of its cluster, a candidate or not
+    near_duplicate_of: str | None = None  # sha256 of the first of its cluster, a candidate or not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Tied):
+    """A radiograph with a standing label that a snapshot may take."""
+
     label: LabelValue
     meaning: str = "fracture"  # or "abnormal": what a positive label says
     boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels

@@ -13,7 +13,7 @@ from dataclasses import astuple
 
 from fracture_ml.core.errors import LeakageFound, NotEnoughData
 from fracture_ml.core.recipe import SplitPlan, hash_of_json
-from fracture_ml.core.records import Candidate, LabelValue, SnapshotDraft, SnapshotMember, Split
+from fracture_ml.core.records import Candidate, LabelValue, SnapshotDraft, SnapshotMember, Split, Tied
 
 FRACTURE, ABNORMAL = "fracture", "abnormal"  # what a positive label may say
 
@@ -41,12 +41,15 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
     """Place every candidate that can be used; count the others by reason.
 
     Candidates are taken in the order in which they arrived: one that would bring a patient, a study or a near-duplicate
-    to a second place is left out. Radiographs that arrive later therefore never push out or move those before them.
+    to a second place is left out. Radiographs that arrive later therefore never push out or move those before them,
+    unless one shows that two before it belong together.
 
-    A label may say "abnormal", which is more than a fracture (MURA). Where most positive labels say "fracture", the
-    positives that say no more than "abnormal" are left out; where most say "abnormal", all stay, and so does the word.
+    A label may say "abnormal", which is more than a fracture (MURA). Where most positive labels say "fracture", those
+    that speak of "abnormal" are left out, the negative ones too: by themselves they would tell a source from another.
+    Where most positive ones say "abnormal", all stay, and so does the word.
     """
     positive_means = _meaning_of_positives(candidates)
+    mixed = any(c.meaning == ABNORMAL and c.label is LabelValue.POSITIVE for c in candidates)
     root_of = _near_duplicate_roots(candidates)
     place_of: dict[tuple[str, str], tuple[Split, int | None]] = {}
     members: list[SnapshotMember] = []
@@ -58,8 +61,8 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
         if candidate.label is LabelValue.UNCERTAIN:
             left_out["label uncertain"] += 1
             continue
-        if candidate.label is LabelValue.POSITIVE and candidate.meaning != positive_means == FRACTURE:
-            left_out["abnormal, and not known to be a fracture"] += 1
+        if mixed and candidate.meaning == ABNORMAL and positive_means == FRACTURE:
+            left_out["the label speaks of abnormal, not of fractures"] += 1
             continue
         split = side_of(candidate.group_key, plan)
         place = (split, fold_of(candidate.group_key, plan) if split is Split.TRAIN else None)
@@ -92,20 +95,24 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
     )
 
 
-def check_no_leakage(members: Sequence[SnapshotMember], candidates: Sequence[Candidate] = ()) -> None:
+def check_no_leakage(
+    members: Sequence[SnapshotMember], ties: Sequence[Tied] = (), *, across_folds: bool = True
+) -> None:
     """Look at a snapshot from the outside: nothing that belongs together stands at two places.
 
-    Groups are looked at always; patients, studies and near-duplicates of those members that `candidates` holds.
+    Groups are looked at always; patients, studies and near-duplicates of those members that `ties` holds.
+    Args:   across_folds: two folds of the training split are two places. False: only splits are: the test's figures.
     Raises: LeakageFound: with the number of groups, patients, studies and near-duplicates at two places.
     """
-    root_of = _near_duplicate_roots(candidates)
-    candidate_of = {candidate.radiograph_id: candidate for candidate in candidates}
+    root_of = _near_duplicate_roots(ties)
+    tie_of = {tied.radiograph_id: tied for tied in ties}
     places: dict[tuple[str, str], set[tuple[Split, int | None]]] = defaultdict(set)
     for member in members:
-        places["group", member.group_key].add((member.split, member.fold))
-        if candidate := candidate_of.get(member.radiograph_id):
-            for tie in _ties(candidate, root_of):
-                places[tie].add((member.split, member.fold))
+        place = (member.split, member.fold if across_folds else None)
+        places["group", member.group_key].add(place)
+        if tied := tie_of.get(member.radiograph_id):
+            for tie in _ties(tied, root_of):
+                places[tie].add(place)
     crossing = Counter(kind for (kind, _), standing in places.items() if len(standing) > 1)
     if crossing:
         counts = ", ".join(f"{kind}: {count}" for kind, count in sorted(crossing.items()))
@@ -156,15 +163,15 @@ def _uniform(purpose: str, group_key: str, plan: SplitPlan) -> float:
     return (int.from_bytes(digest[:8]) >> 11) / 2**53
 
 
-def _ties(candidate: Candidate, root_of: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """What a candidate must not be parted from: (kind, key)."""
-    if candidate.patient_key is not None:
-        yield "patient", candidate.patient_key
-    yield "study", candidate.study_key
-    yield "near duplicate", root_of[candidate.sha256]
+def _ties(tied: Tied, root_of: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What it must not be parted from: (kind, key)."""
+    if tied.patient_key is not None:
+        yield "patient", tied.patient_key
+    yield "study", tied.study_key
+    yield "near duplicate", root_of[tied.sha256]
 
 
-def _near_duplicate_roots(candidates: Sequence[Candidate]) -> dict[str, str]:
+def _near_duplicate_roots(ties: Sequence[Tied]) -> dict[str, str]:
     """sha256 -> one name for its whole cluster of near-duplicates. A link may lead to an image that is no candidate."""
     parent: dict[str, str] = {}
 
@@ -174,7 +181,7 @@ def _near_duplicate_roots(candidates: Sequence[Candidate]) -> dict[str, str]:
             sha256 = above
         return sha256
 
-    for candidate in candidates:
-        if candidate.near_duplicate_of is not None:
-            parent[root(candidate.sha256)] = root(candidate.near_duplicate_of)
-    return {candidate.sha256: root(candidate.sha256) for candidate in candidates}
+    for tied in ties:
+        if tied.near_duplicate_of is not None:
+            parent[root(tied.sha256)] = root(tied.near_duplicate_of)
+    return {tied.sha256: root(tied.sha256) for tied in ties}

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -94,9 +95,53 @@ def status(console: Console) -> None:
 class Stack:
     """The embedded servers of one data folder."""
 
-    def __init__(self, settings: StackSettings):
-        self.settings = settings
-        self.folder = settings.stack_dir.expanduser().resolve()
+    def __init__(self, environment: StackSettings):
+        self._environment = environment
+        self.folder = environment.stack_dir.expanduser().resolve()
+
+    @property
+    def _env_file(self) -> Path:
+        return self.folder / "fracture.env"
+
+    @cached_property
+    def _written(self) -> dict[str, str]:
+        """The lines of the file, as the last `make up` or a person left them."""
+        return {name: value for name, value in dotenv_values(self._env_file).items() if value}
+
+    @cached_property
+    def settings(self) -> StackSettings:
+        """What the environment says, else the file: `make up` from another shell means the same servers.
+
+        Raises: InvalidSettings: a wrong line. StackError: S3 lines that are the embedded server's in part.
+        """
+        own = self._own_lines(self._written)
+        return self._environment.completed_by({name: self._written[name] for name in self._written.keys() - own})
+
+    def _own_lines(self, lines: dict[str, str]) -> set[str]:
+        """The lines by which `make up` named embedded servers, at whichever port. They make no server external.
+
+        Raises: StackError: S3 lines that are the embedded server's in part.
+        """
+        s3 = self._s3_on(_loopback_port(lines.get("FRACTURE_S3_ENDPOINT_URL", "")))
+        keys = {"FRACTURE_S3_ACCESS_KEY": s3.access_key, "FRACTURE_S3_SECRET_KEY": s3.secret_key}
+        bucket = keys | {"FRACTURE_S3_BUCKET": BUCKET, "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url}
+        own = {name for name, value in bucket.items() if lines.get(name) == value}
+        if own != bucket.keys():
+            if own & keys.keys():
+                raise StackError(
+                    f"In {self._env_file}, {' and '.join(sorted(own))} are the embedded S3's and "
+                    f"{' and '.join(sorted(bucket.keys() - own))} are not: replace the former too, or remove all four."
+                )
+            own = set()  # an address on this machine, and a bucket of this name, may be anybody's
+        databases = {
+            "FRACTURE_DATABASE_URL": (OWNER, self.credentials.fracture_database_password),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": ("airflow", self.credentials.airflow_database_password),
+        }
+        for name, (role, password) in databases.items():
+            url = lines.get(name, "")
+            if url == self._postgres_on(_loopback_port(url)).url(role=role, password=password, database=role):
+                own.add(name)
+        return own
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -117,20 +162,22 @@ class Stack:
         """None: both databases are external."""
         if self.settings.database_url and self.settings.airflow_database_url:
             return None
-        return PostgresServer(
-            folder=self.folder / "postgres",
-            port=self.settings.stack_postgres_port,
-            password=self.credentials.postgres_password,
-        )
+        return self._postgres_on(self.settings.stack_postgres_port)
+
+    def _postgres_on(self, port: int) -> PostgresServer:
+        return PostgresServer(folder=self.folder / "postgres", port=port, password=self.credentials.postgres_password)
 
     @cached_property
     def s3(self) -> S3Server | None:
         """None: the bucket is external."""
         if self.settings.s3_endpoint_url or self.settings.s3_bucket:
             return None
+        return self._s3_on(self.settings.stack_s3_port)
+
+    def _s3_on(self, port: int) -> S3Server:
         return S3Server(
             folder=self.folder / "s3",
-            port=self.settings.stack_s3_port,
+            port=port,
             access_key=self.credentials.s3_access_key,
             secret_key=self.credentials.s3_secret_key,
         )
@@ -332,34 +379,35 @@ class Stack:
         }
 
     def write_settings(self) -> None:
-        """Write the FRACTURE_* variables for every other command; lines that are not ours stay.
+        """Write the variables for every other command, and for the next `make up`; lines that are not ours stay.
 
         Raises: StackError: another site secret than the one under which the patients are known.
         """
         settings = self.settings
-        path = self.folder / "fracture.env"
-        written = {name: value for name, value in dotenv_values(path).items() if value}
-        region = settings.s3_region if "s3_region" in settings.model_fields_set else None
         ours = {
             "FRACTURE_DATABASE_URL": self.database_url,
             "FRACTURE_S3_BUCKET": BUCKET if self.s3 else settings.s3_bucket,
             "FRACTURE_S3_ENDPOINT_URL": self.s3.endpoint_url if self.s3 else settings.s3_endpoint_url,
-            "FRACTURE_S3_REGION": region or written.get("FRACTURE_S3_REGION") or settings.s3_region,
+            "FRACTURE_S3_REGION": settings.s3_region,
             "FRACTURE_S3_ACCESS_KEY": self.s3.access_key if self.s3 else _revealed(settings.s3_access_key),
             "FRACTURE_S3_SECRET_KEY": self.s3.secret_key if self.s3 else _revealed(settings.s3_secret_key),
-            "FRACTURE_SITE_SECRET": self._site_secret(written.get("FRACTURE_SITE_SECRET")),
-            "FRACTURE_CACHE_DIR": str(self._cache_folder(written.get("FRACTURE_CACHE_DIR"))),
+            "FRACTURE_SITE_SECRET": self._site_secret(),
+            "FRACTURE_CACHE_DIR": str((settings.cache_dir or self.folder / "cache").expanduser().resolve()),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _revealed(settings.airflow_database_url),
         }
+        for port in ("stack_ui_port", "stack_postgres_port", "stack_s3_port"):
+            if port in settings.model_fields_set:
+                ours[f"FRACTURE_{port.upper()}"] = str(getattr(settings, port))
         # On one machine nobody may be there to approve; your own line or variable asks for a person.
         kept = {"FRACTURE_PROMOTION": "automatic"} | {
-            name: value for name, value in written.items() if name not in ours
+            name: value for name, value in self._written.items() if name not in ours
         }
         lines = ["# Written by `make up`, which keeps the lines that you add."]
         for name, value in (ours | kept).items():
             if value:
                 escaped = value.replace("\\", "\\\\").replace("'", "\\'")
                 lines.append(f"{name}='{escaped}'")
-        write_private(path, "\n".join(lines) + "\n")
+        write_private(self._env_file, "\n".join(lines) + "\n")
         if self.postgres and not settings.database_url:
             password = self.credentials.reader_database_password
             entry = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{READER}:{password}\n"
@@ -372,19 +420,15 @@ class Stack:
                 mode=0o700,
             )
 
-    def _site_secret(self, written: str | None) -> str:
+    def _site_secret(self) -> str:
         """It never changes: with another one the same patient is another group. Raises: StackError."""
-        asked = _revealed(self.settings.site_secret)
-        if asked and written and asked != written:
+        asked = _revealed(self.settings.site_secret) or self.credentials.site_secret
+        if asked != self._written.get("FRACTURE_SITE_SECRET", asked):
             raise StackError(
-                f"FRACTURE_SITE_SECRET is not the one in {self.folder / 'fracture.env'}, under which the patients are "
-                "known: unset it, or remove the folder to start from nothing."
+                f"FRACTURE_SITE_SECRET is not the one in {self._env_file}, under which the patients are known: "
+                "unset it, or remove the folder to start from nothing."
             )
-        return asked or written or self.credentials.site_secret
-
-    def _cache_folder(self, written: str | None) -> Path:
-        wanted = self.settings.cache_dir or (Path(written) if written else self.folder / "cache")
-        return wanted.expanduser().resolve()
+        return asked
 
     # --- stop -------------------------------------------------------------------------------------
 
@@ -431,7 +475,7 @@ class Stack:
             grid.add_row("worklist", f'{_shown(self.folder / "psql")} -c "TABLE fracture.worklist_open"')
         if self.s3:
             grid.add_row("S3", f"{self.s3.endpoint_url}, bucket {BUCKET}")
-        grid.add_row("settings", f"{_shown(self.folder / 'fracture.env')}")
+        grid.add_row("settings", f"{_shown(self._env_file)}")
         grid.add_row("data, logs", f"{_shown(self.folder)}")
         grid.add_row("DAGs", "off at first: switch them on in Airflow, or run `make demo`")
         grid.add_row("stop", "make down")
@@ -440,6 +484,12 @@ class Stack:
 
 def _revealed(secret) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+def _loopback_port(address: str) -> int:
+    """The port of an address on this machine; 0 for any other address."""
+    found = re.search(re.escape(LOOPBACK) + r":(\d+)", address)
+    return int(found[1]) if found else 0
 
 
 def _shown(path: Path) -> str:

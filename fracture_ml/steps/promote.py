@@ -1,9 +1,8 @@
 """The gate judges a challenger; a person or a setting promotes it; the history is kept."""
 
 import logging
-from datetime import UTC, datetime
 
-from fracture_ml.core.errors import LeakageFound
+from fracture_ml.core.errors import AlreadyPromoted, LeakageFound
 from fracture_ml.core.recipe import PromotionRule
 from fracture_ml.core.records import ModelVersion, Verdict
 from fracture_ml.data.splits import check_no_leakage
@@ -24,9 +23,11 @@ def find_undecided(stores: Stores) -> int | None:
 def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
     """The gate's verdict of `version` against the champion, written once for each champion: a retry gets the first one.
 
-    Returns: {"version", "passed", "summary"}; the summary is a sentence a line.
+    Returns: {"version", "passed", "summary", "times_promoted"}; the summary is a sentence a line; how often it was made
+             champion before, which tells a promotion that comes while its approval waits.
     Raises:  UnknownVersion.
     """
+    times_promoted = stores.registry.times_promoted(version)
     challenger, champion = stores.registry.version_of(version), stores.registry.find_champion()
     if champion is not None and champion.version == version:  # a retry after its promotion
         verdict, champion = stores.registry.last_verdict(version), None
@@ -46,7 +47,8 @@ def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None
         stores.registry.record_verdict(version, verdict, champion=champion.version if champion else None)
     write_model_card(stores, version)  # also after a kill between the two
     log.info("version %d: %s. %s", version, "passed" if verdict.passed else "failed", " ".join(verdict.reasons))
-    return {"version": version, "passed": verdict.passed, "summary": _summary(version, verdict)}
+    summary = _summary(version, verdict)
+    return {"version": version, "passed": verdict.passed, "summary": summary, "times_promoted": times_promoted}
 
 
 def promote(stores: Stores, *, version: int, actor: str, approved: bool, judged: bool = False) -> int:
@@ -63,11 +65,29 @@ def promote(stores: Stores, *, version: int, actor: str, approved: bool, judged:
     return version
 
 
-def reject(stores: Stores, *, version: int, actor: str, reason: str) -> None:
-    """Record that `version` will not be promoted. Raises: UnknownVersion."""
-    stores.registry.record_event(version, "rejected", actor=actor, reason=reason)
+def reject(stores: Stores, *, version: int, actor: str, reason: str, times_promoted: int | None = None) -> None:
+    """Record that `version` will not be promoted.
+
+    Args:   times_promoted: as `judge_challenger` said it.
+    Raises: UnknownVersion; AlreadyPromoted: it is the champion, or was made champion since it was judged.
+    """
+    stores.registry.record_event(version, "rejected", actor=actor, reason=reason, times_promoted=times_promoted)
     write_model_card(stores, version)
     log.info("version %d is rejected: %s", version, reason)
+
+
+def record_refusal(stores: Stores, *, version: int, user: str | None, times_promoted: int | None = None) -> None:
+    """Record a person's Reject, or that nobody answered in time (`user` is None), unless it was decided otherwise.
+
+    Raises: UnknownVersion; AlreadyPromoted, where a person says Reject: what they want takes a roll-back.
+    """
+    actor = user or "nobody answered in time"
+    try:
+        reject(stores, version=version, actor=actor, reason="not approved", times_promoted=times_promoted)
+    except AlreadyPromoted as decided:
+        if user is not None:
+            raise
+        log.info("version %d: nobody answered in time, and it was decided otherwise: %s", version, decided)
 
 
 def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None = None) -> int:
@@ -80,8 +100,8 @@ def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None
 def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:
     try:
         # Against what is known now: a label may have named a patient since the snapshot was frozen.
-        candidates = stores.radiographs.candidates(as_of=datetime.now(UTC))
-        check_no_leakage(stores.snapshots.members_of(version.snapshot_id), candidates)
+        members, ties = stores.snapshots.members_of(version.snapshot_id), stores.snapshots.ties_of(version.snapshot_id)
+        check_no_leakage(members, ties, across_folds=False)
     except LeakageFound as leak:
         log.error("version %d: %s", version.version, leak)
         return False

@@ -1,9 +1,10 @@
 """What a place decides: URLs, secrets, device, policies. Read from FRACTURE_* environment variables, here alone."""
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -72,7 +73,7 @@ def load_settings() -> Settings:
 
 
 class StackSettings(BaseSettings):
-    """Where the embedded servers live, and which of them external ones replace. The environment alone counts."""
+    """Where the embedded servers live, and which of them external ones replace. The environment comes first."""
 
     model_config = SettingsConfigDict(env_prefix="FRACTURE_", extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -98,9 +99,21 @@ class StackSettings(BaseSettings):
         """The FRACTURE_* variables that `make up` wrote for every other command."""
         return self.stack_dir / "fracture.env"
 
+    def completed_by(self, lines: Mapping[str, str]) -> Self:
+        """These settings, and where they leave something open, what these lines of the file say.
+
+        Raises: InvalidSettings: one sentence that names every wrong line.
+        """
+        ours = {f"FRACTURE_{name.upper()}": name for name in type(self).model_fields}
+        try:
+            said = type(self)(**{ours.get(name, name): value for name, value in lines.items()})
+        except ValidationError as error:
+            raise InvalidSettings(f"Correct these lines of {self.env_file}: {_faults(error)}") from None
+        return said.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
 
 def load_stack_settings() -> StackSettings:
-    """Read the stack's settings. Raises: InvalidSettings: one sentence that names every wrong variable."""
+    """Read what the environment says of the stack. Raises: InvalidSettings: names every wrong variable."""
     try:
         return StackSettings()
     except ValidationError as error:

@@ -148,14 +148,21 @@ def take_over(stores: Stores, study_key: str, *, actor: str, row_version: int) -
 
 
 def report(
-    stores: Stores, study_key: str, *, actor: str, row_version: int, value: str, comment: str = ""
+    stores: Stores,
+    study_key: str,
+    *,
+    actor: str,
+    row_version: int,
+    value: str,
+    comment: str = "",
+    radiograph_ids: list[int] | None = None,
 ) -> dict[str, Any]:
-    """The final read, which becomes a label of the study.
+    """The final read, which becomes a label of each image that it speaks of.
 
-    Args:   value: positive, negative or uncertain.
+    Args:   value: positive, negative or uncertain. radiograph_ids: the images that the reader was shown; None: all.
     Raises: UnknownItem, Conflict, HeldByAnother: not while another reader holds it, NotAllowed.
     """
-    details = {"value": LabelValue(value).value, "comment": comment}
+    details = {"value": LabelValue(value).value, "comment": comment, "radiograph_ids": radiograph_ids}
     return _act(stores, study_key, "report", actor=actor, row_version=row_version, details=details)
 
 

@@ -27,11 +27,33 @@ _CLASSES_OF_UNAVAILABLE = ("08", "40", "53", "57", "58")
 _CLASSES_OF_ROWS = ("22", "23")  # a value that no column takes, a constraint
 _LOCK_NOT_AVAILABLE = "55P03"
 
+# A machine that loses its power or its network is given up within a minute or so, by both ends, and its locks are free:
+# silence is asked about three times, and what is sent must be acknowledged. By itself Linux takes over two hours.
+_FROM_HERE = {
+    "connect_timeout": 10,
+    "application_name": "fracture",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+# Told to Postgres with each login, so that it holds in one that is not ours too. On a Unix socket the tcp_ ones are 0.
+_FROM_POSTGRES = {
+    "tcp_keepalives_idle": "30s",
+    "tcp_keepalives_interval": "10s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60s",
+    # Longer than anybody works under a lock that others wait for. A claim waits for nobody; how long it may be idle is
+    # not limited here (docs/decisions/022-claims.md).
+    "lock_timeout": "5min",
+}
+
 
 def connect(url: str) -> Engine:
     """A small pool of connections that are checked before use. Opens none yet.
 
-    Parameters are hidden in every message: they hold object keys and hashed identities.
+    What the URL says after its `?`, `options` among it, goes before what is said here. Parameters are hidden in every
+    message: they hold object keys and hashed identities.
 
     Raises: InvalidSettings: the URL cannot be read.
     """
@@ -42,6 +64,9 @@ def connect(url: str) -> Engine:
             "FRACTURE_DATABASE_URL cannot be read: write postgresql+psycopg2://user:password@host:port/database, with "
             "special characters of the password as %XX."
         ) from None
+    said = parsed.normalized_query
+    options = [f"-c {name}={value}" for name, value in _FROM_POSTGRES.items()]
+    ours = {name: value for name, value in _FROM_HERE.items() if name not in said}
     return create_engine(
         parsed,
         pool_size=2,
@@ -50,7 +75,7 @@ def connect(url: str) -> Engine:
         pool_pre_ping=True,
         pool_recycle=1800,
         hide_parameters=True,
-        connect_args={"connect_timeout": 10, "application_name": "fracture"},
+        connect_args=ours | {"options": " ".join([*options, *said.get("options", ())])},  # the last word holds
     )
 
 
@@ -58,9 +83,9 @@ def connect(url: str) -> Engine:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One unit of work: committed at the end, rolled back by any error.
 
-    Raises: DatabaseUnavailable: Postgres is away, refuses the login, is full, or broke off; DatabaseRefused: a rule of
-        a table refuses what was to be written (RowRefused: the values of a row). No message holds a password, a
-        parameter or a row.
+    Raises: DatabaseUnavailable: Postgres is away, refuses the login, is full, or broke off, as it does where a lock
+        stays taken for five minutes; DatabaseRefused: a rule of a table refuses what was to be written (RowRefused:
+        the values of a row). No message holds a password, a parameter or a row.
     """
     try:
         with engine.begin() as connection:

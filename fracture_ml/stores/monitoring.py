@@ -35,11 +35,16 @@ class MonitoringStore:
         """The same facts of the radiographs that were received in the day before `until`."""
         return self._columns("monitoring_live_facts", until=until)
 
-    def final_reads(self, since: datetime, until: datetime) -> list[tuple[str, str]]:
-        """(what the AI showed, finding) of each study's last final read from `since` to before `until`."""
+    def final_reads(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """version, shown (the AI's priority) and finding of each study whose last final read lies in [since, until)."""
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "monitoring_final_reads", since=since, until=until)
-        return [(row["ai_priority"], row["value"]) for row in rows]
+            return rows_of(connection, "monitoring_final_reads", since=since, until=until)
+
+    def evaluated_studies(self, version: int) -> list[tuple[float, bool]]:
+        """(highest calibrated score, whether there is a fracture) of each study of the version's evaluated split."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "monitoring_evaluated_studies", version=version)
+        return [(row["score"], row["positive"]) for row in rows]
 
     def minutes_to_read(self, until: datetime) -> dict[str, list[float]]:
         """Ordered priority -> minutes from arrival to the first final read, of studies first read in the day before."""

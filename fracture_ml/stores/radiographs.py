@@ -52,10 +52,16 @@ class RadiographStore:
         return [received for received in listed if (received.key, received.etag) not in known]
 
     def record_quarantined(self, received: ReceivedObject, code: str, sentence: str) -> None:
-        """The object cannot be used: `code` for machines, `sentence` for people."""
+        """The object cannot be used: `code` for machines, `sentence` for people.
+
+        A label file that was read before, and is back and cannot be read now, keeps its outcome: what held goes on.
+        """
         row = _received_row(received, outcome="quarantined", code=code, sentence=sentence)
         with transaction(self._engine) as connection:
-            connection.execute(query("received_insert"), {"rows": to_jsonb([row])})
+            connection.execute(query("lock"), {"purpose": INGEST_LOCK})
+            if not rows_of(connection, "received_insert", rows=to_jsonb([row])):
+                passed_over = {"object_key": received.key, "etag": received.etag}
+                connection.execute(query("label_file_pass_over"), passed_over)
 
     def retry_quarantined(self, code: str, listed: Sequence[ReceivedObject]) -> int:
         """Take back the outcomes of those of `listed` that were quarantined with this code: they are unknown again.
@@ -87,8 +93,10 @@ class RadiographStore:
             if not found or found[0]["holds"]:
                 return {"new": 0, "kept_apart": 0}
             file = {"object_key": received.key, "received_object_id": found[0]["received_object_id"]}
-            connection.execute(query("label_file_replace"), file)
-            new = add_labels(connection, [(claim, file["received_object_id"]) for claim in claims])
+            now = rows_of(connection, "now")[0]["now"]  # at no time does the file say nothing
+            connection.execute(query("label_file_replace"), {**file, "told_from": now})
+            told_by_it = [(claim, file["received_object_id"]) for claim in claims]
+            new = add_labels(connection, told_by_it, told_from=now)
             told = rows_of(connection, "label_subjects_of_key", object_key=received.key)
             ids = [row["radiograph_id"] for row in told]
             _bring_up_to_labels(connection, ids)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from fracture_ml.core.errors import NoChampion, NotAllowed, StaleVerdict, UnknownVersion
+from fracture_ml.core.errors import AlreadyPromoted, NoChampion, NotAllowed, StaleVerdict, UnknownVersion
 from fracture_ml.core.records import EvaluationScore, ModelVersion, OperatingPoints, Split, Verdict
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 
@@ -167,6 +167,12 @@ class Registry:
                 _add_event(connection, to_version, "rolled_back", actor, reason, details)
             return target
 
+    def times_promoted(self, version: int) -> int:
+        """How often this version was made champion, by a roll-back too. Raises: UnknownVersion."""
+        with transaction(self._engine) as connection:
+            _version_of(connection, version)
+            return [row["version"] for row in rows_of(connection, "promotions")].count(version)
+
     def line_of_champions(self) -> list[ModelVersion]:
         """The champions that a roll-back can return to, oldest first, the present one last; [] before the first."""
         with transaction(self._engine) as connection:
@@ -176,17 +182,28 @@ class Registry:
     # --- history ----------------------------------------------------------------------------------
 
     def record_event(
-        self, version: int, event: str, *, actor: str, reason: str, details: dict[str, Any] | None = None
+        self,
+        version: int,
+        event: str,
+        *,
+        actor: str,
+        reason: str,
+        details: dict[str, Any] | None = None,
+        times_promoted: int | None = None,
     ) -> None:
         """Write 'approved' or 'rejected' into the history; the same decision twice is one event.
 
-        Raises: UnknownVersion; NotAllowed: 'promoted' and 'rolled_back' have their own methods.
+        Args:   times_promoted: the version's, when it was asked whether to reject it; None: that is not known.
+        Raises: UnknownVersion; AlreadyPromoted: 'rejected', and it is the champion or was made champion since;
+            NotAllowed: 'promoted' and 'rolled_back' have their own methods.
         """
         if event in ("promoted", "rolled_back"):
             raise NotAllowed(f"'{event}' moves the champion: use promote or roll_back.")
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _LOCK})
             _version_of(connection, version)
+            if event == "rejected":
+                _require_not_promoted(connection, version, times_promoted)
             _add_event(connection, version, event, actor, reason, details or {})
 
     def events_of(self, version: int) -> list[dict[str, Any]]:
@@ -247,6 +264,20 @@ def _require_passed(connection: Connection, version: int, champion: int | None) 
         raise StaleVerdict(
             f"The gate has not passed version {version} against {against}: run promote_model with version={version}, "
             "which judges it anew."
+        )
+
+
+def _require_not_promoted(connection: Connection, version: int, times_before: int | None) -> None:
+    promoted = [row["version"] for row in rows_of(connection, "promotions")]
+    if promoted[-1:] == [version]:
+        raise AlreadyPromoted(
+            f"Version {version} is the champion, and a rejection does not change that: run `fracture roll-back` if it "
+            "is not to score any more."
+        )
+    if times_before is not None and promoted.count(version) > times_before:
+        raise AlreadyPromoted(
+            f"Version {version} was made champion meanwhile, and version {promoted[-1]} after it: a rejection changes "
+            "nothing. `fracture roll-back` may return to it: look at sql/queries/model_history.sql, and name another."
         )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from fracture_ml.core.errors import Conflict
 from fracture_ml.core.recipe import SplitPlan
-from fracture_ml.core.records import SnapshotDraft, SnapshotMember, Split
+from fracture_ml.core.records import SnapshotDraft, SnapshotMember, Split, Tied
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.radiographs import INGEST_LOCK, boxes_of
 
@@ -63,6 +63,14 @@ class SnapshotStore:
         return [
             SnapshotMember(**{**row, "split": Split(row["split"]), "boxes": boxes_of(row["boxes"])}) for row in rows
         ]
+
+    def ties_of(self, snapshot_id: str) -> list[Tied]:
+        """The members, each with its patient and study as is known now.
+
+        Without near-duplicates, which the freeze looked at: a later picture may lie between two that are none.
+        """
+        with transaction(self._engine) as connection:
+            return [Tied(**row) for row in rows_of(connection, "snapshot_ties", snapshot_id=snapshot_id)]
 
     def label_sources_of(self, snapshot_id: str) -> list[dict[str, Any]]:
         """source, meaning, positive and negative of the labels that the members were frozen with, the most first."""

@@ -105,9 +105,10 @@ class WorklistStore:
         return [_study_to_rank(row) for row in sorted(rows, key=lambda row: row["first_radiograph_id"])]
 
     def keep_off(self, studies: Sequence[StudyToRank]) -> None:
-        """Remember that these studies are not to be listed with the images that they have now."""
+        """Remember that these studies, while all their images are labelled, are not to be listed."""
         rows = to_jsonb([{"study_key": study.study_key, "images": study.images} for study in studies])
         with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": INGEST_LOCK})  # no label changes meanwhile
             connection.execute(query("worklist_keep_off"), {"rows": rows})
 
     def save_items(self, items: Sequence[RankedStudy]) -> int:
@@ -156,8 +157,8 @@ class WorklistStore:
         """Change an item's status on behalf of `actor`, who saw it at `row_version`; one transaction.
 
         Args:    action: acknowledge (details: ACR's fields finding, found_at, told_by, told_to, told_at, told_how),
-                     start_reading, take_over, report (details: value positive, negative or uncertain), close, reopen,
-                     release.
+                     start_reading, take_over, report (details: value positive, negative or uncertain; radiograph_ids
+                     that were shown, else all), close, reopen, release.
         Returns: the item as `item_of` does.
         Raises:  UnknownItem; Conflict: somebody changed it meanwhile; HeldByAnother: take it over first; NotAllowed:
                  not in this status, or no such action or finding. Nothing is changed then.
@@ -181,7 +182,11 @@ class WorklistStore:
                 details |= {
                     name: item[name] for name in ("score", "ai_priority", "version", "radiograph_id", "body_part")
                 }
-                add_labels(connection, [(_final_read(study_key, details["value"], actor), None)])
+                seen = _images_read(connection, study_key, details.get("radiograph_ids"))
+                details["radiograph_ids"] = [image["radiograph_id"] for image in seen]
+                read_at = datetime.now(UTC)
+                labels = [_final_read(image["sha256"], details["value"], actor, read_at) for image in seen]
+                add_labels(connection, [(label, None) for label in labels])
             if wanted.takes_over:
                 details["taken_over_from"] = item["holder"]
             changed = {
@@ -207,14 +212,21 @@ def _require_allowed(item: dict[str, Any], action: str, wanted: _Action, actor: 
         raise HeldByAnother("Somebody else holds this item: take it over first, or wait until they release it.")
 
 
-def _final_read(study_key: str, value: str, reader: str) -> LabelClaim:
+def _images_read(connection: Connection, study_key: str, radiograph_ids: Sequence[int] | None) -> list[dict[str, Any]]:
+    """radiograph_id and sha256 of the study's images that were shown; of all where that is not said."""
+    images = rows_of(connection, "study_radiographs", study_key=study_key)
+    return [image for image in images if radiograph_ids is None or image["radiograph_id"] in radiograph_ids]
+
+
+def _final_read(sha256: str, value: str, reader: str, read_at: datetime) -> LabelClaim:
+    """Of an image, and not of the study: one that comes later was not read."""
     return LabelClaim(
-        subject_kind="study_key",
-        subject=study_key,
+        subject_kind="sha256",
+        subject=sha256,
         value=LabelValue(value),
         source=LabelSource.RADIOLOGIST,
         reader=reader,
-        labelled_at=datetime.now(UTC),
+        labelled_at=read_at,
     )
 
 

@@ -126,6 +126,7 @@ class Acknowledgement(Seen):
 class FinalRead(Seen):
     value: Literal["positive", "negative", "uncertain"]
     comment: str = Field(default="", max_length=2000)
+    radiograph_ids: list[int] | None = None  # what the page showed: a late image was not read
 
 
 @app.middleware("http")

@@ -10,20 +10,14 @@ CREATE TABLE fracture.label_told (
 );
 CREATE INDEX label_told_received_object ON fracture.label_told (received_object_id);
 
--- The version of each label file that holds: the one that was read last.
+-- The version of each label file that was read last. One without a row here is read again, which says who tells what
+-- where that was not kept until now.
 CREATE TABLE fracture.label_file (
     object_key         text        PRIMARY KEY,
     received_object_id bigint      NOT NULL REFERENCES fracture.received_object,
     read_at            timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
-INSERT INTO fracture.label_file (object_key, received_object_id, read_at)
-SELECT DISTINCT ON (object_key) object_key, received_object_id, received_at
-FROM fracture.received_object
-WHERE outcome = 'labels'
-ORDER BY object_key, received_object_id DESC;
-
--- Which later version of a file repeated a label was not kept until now: what an earlier version said goes on.
 INSERT INTO fracture.label_told (label_id, received_object_id, told_from)
 SELECT label_id, received_object_id, recorded_at FROM fracture.label WHERE received_object_id IS NOT NULL;
 
@@ -102,5 +96,16 @@ SELECT radiograph_id,
 FROM (SELECT *, array_position(ARRAY['adjudication', 'radiologist', 'report', 'dataset'], source) AS place
       FROM fracture.radiograph_labels('infinity')) ranked
 GROUP BY radiograph_id;
+
+-- Whom a radiograph belongs to, as is known now, also where it is in a snapshot and keeps its group: as its DICOM says,
+-- else as a label tells.
+CREATE VIEW fracture.radiograph_tie AS
+SELECT r.radiograph_id,
+       CASE r.media_type WHEN 'application/dicom' THEN coalesce(r.patient_key, told.patient_key)
+                         ELSE coalesce(told.patient_key, r.patient_key) END AS patient_key,
+       CASE WHEN r.media_type = 'application/dicom' AND r.study_key <> r.sha256 THEN r.study_key
+            ELSE coalesce(told.study_key, r.study_key) END AS study_key
+FROM fracture.radiograph r
+LEFT JOIN fracture.told_facts told USING (radiograph_id);
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA fracture FROM PUBLIC;

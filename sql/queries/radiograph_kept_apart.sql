@@ -2,7 +2,6 @@
 -- they stay studies of their own.
 -- parameters: radiograph_ids bigint[]      returns: radiographs bigint
 SELECT count(*) AS radiographs
-FROM fracture.told_facts told
+FROM fracture.radiograph_tie tie
 JOIN fracture.radiograph r USING (radiograph_id)
-WHERE told.radiograph_id = ANY(CAST(:radiograph_ids AS bigint[]))
-  AND r.study_key = r.sha256 AND told.study_key <> r.study_key;
+WHERE tie.radiograph_id = ANY(CAST(:radiograph_ids AS bigint[])) AND tie.study_key <> r.study_key;

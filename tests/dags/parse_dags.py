@@ -28,6 +28,10 @@ def main(dags_folder: Path) -> dict:
                 "file": path.name,
                 "doc": dag.doc_md,
                 "tags": sorted(dag.tags),
+                "time_limits_h": {
+                    task.task_id: task.execution_timeout and task.execution_timeout.total_seconds() / 3600
+                    for task in dag.tasks
+                },
                 "pools": sorted({task.pool for task in dag.tasks}),
                 "undescribed_params": [
                     name for name, param in dag.params.items() if not dag.params.get_param(name).description

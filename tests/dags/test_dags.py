@@ -65,6 +65,22 @@ def test_every_pool_is_one_that_the_stack_makes(report):
     assert all(set(dag["pools"]) <= KNOWN_POOLS for dag in report["dags"].values())
 
 
+def test_every_task_ends_within_an_hour_or_says_how_long_it_takes_but_a_person_has_their_own_time(report):
+    limits = {
+        f"{dag_id}.{task}": hours
+        for dag_id, dag in report["dags"].items()
+        for task, hours in dag["time_limits_h"].items()
+    }
+    assert {task: hours for task, hours in limits.items() if hours != 1} == {
+        "ingest_radiographs.ingest": 3,
+        "promote_model.approve": None,
+        "retrain_nightly.tune": 30,
+        "retrain_nightly.train": 24,
+        "retrain_nightly.register": 2,
+        "score_hourly.score_batch": 2,
+    }
+
+
 def test_parsing_imports_nothing_heavy_and_is_quick(report):
     assert report["imported"] == []
     assert max(report["seconds"].values()) < 0.5

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fracture_ml.stack.airflow import COMPONENTS, FOR_TASKS
 from fracture_ml.steps.settings import Settings
@@ -35,6 +36,24 @@ def test_no_secret_has_a_default(missing: str):
     result = compose({name: "x" * 32 for name in _REQUIRED if name != missing}, "config")
     assert result.returncode != 0
     assert f"set {missing}, see docs/operations.md" in result.stderr
+
+
+def test_the_image_is_built_at_every_start_and_by_one_service():
+    """Else an update would start the old image again. Compose builds services at the same time, onto one name."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    ours = {name: service for name, service in services.items() if service["image"].startswith("fracture-ml:")}
+    assert ours.keys() == {*COMPONENTS, "init", "worker", "worker-cpu", "worker-gpu"}
+    assert len({service["image"] for service in ours.values()}) == 1
+    assert [name for name, service in services.items() if "build" in service] == ["init"]
+    policies = {name: service["pull_policy"] for name, service in ours.items()}
+    assert policies == dict.fromkeys(ours, "never") | {"init": "build"}
+    for name in ours.keys() - {"init"}:  # so it is built, and has migrated, whichever of them is asked for
+        assert ours[name]["depends_on"]["init"]["condition"] == "service_completed_successfully"
+
+
+def test_the_documented_update_stops_what_runs_before_init_migrates():
+    update = (REPOSITORY / "docs" / "operations.md").read_text().partition("**Updates.**")[2].partition("\n## ")[0]
+    assert re.findall(r"^\$ docker compose .*?--profile gpu (\S+)", update, re.MULTILINE) == ["build", "down", "up"]
 
 
 def test_every_published_port_is_bound_to_the_loopback():

@@ -2,24 +2,29 @@
 
 import hashlib
 import itertools
-from dataclasses import astuple
-from datetime import UTC, datetime
+from dataclasses import astuple, replace
+from datetime import UTC, datetime, timedelta
 
 from fracture_ml.core.recipe import SplitPlan, TrainRecipe, hash_of_json
 from fracture_ml.core.records import (
+    AiPriority,
     LabelClaim,
     LabelSource,
     LabelValue,
     MediaType,
     ModelVersion,
+    OperatingPoint,
     OperatingPoints,
     RadiographFacts,
+    RankedStudy,
     ReceivedObject,
     SnapshotDraft,
     SnapshotMember,
     Split,
+    StudyToRank,
 )
 from fracture_ml.stores import Stores
+from fracture_ml.stores.predictions import PredictionRow
 from fracture_ml.stores.radiographs import Arrival
 
 POINTS = OperatingPoints(t_sensitivity=0.3, t_specificity=0.7, target_sensitivity=0.95, target_specificity=0.95)
@@ -69,8 +74,8 @@ def receive(stores: Stores, *arrivals: Arrival) -> list[int]:
     return [ids[one.facts.sha256] for one in arrivals]
 
 
-def freeze(stores: Stores, *, as_of: datetime | None = None) -> str:
-    """Freeze all candidates, the first into the training split and the others into the test split."""
+def freeze(stores: Stores, *, as_of: datetime | None = None, training: int = 1) -> str:
+    """Freeze all candidates, the first `training` into the training split and the others into the test split."""
     as_of = as_of or datetime.now(UTC)
     members = tuple(
         SnapshotMember(
@@ -78,8 +83,8 @@ def freeze(stores: Stores, *, as_of: datetime | None = None) -> str:
             sha256=one.sha256,
             group_key=one.group_key,
             label=int(one.label == LabelValue.POSITIVE),
-            split=Split.TEST if place else Split.TRAIN,
-            fold=None if place else 0,
+            split=Split.TRAIN if place < training else Split.TEST,
+            fold=0 if place < training else None,
             boxes=one.boxes,
         )
         for place, one in enumerate(stores.radiographs.candidates(as_of=as_of))
@@ -111,3 +116,44 @@ def register(
         scores=scores,
         actor="retrain",
     )
+
+
+def scored(radiograph_id: int, score: float = 0.5) -> PredictionRow:
+    return PredictionRow(
+        radiograph_id=radiograph_id, probability=score, calibrated=score, operating_point=OperatingPoint.SUSPICIOUS
+    )
+
+
+def rejected(radiograph_id: int) -> PredictionRow:
+    return PredictionRow(radiograph_id=radiograph_id, reason="truncated: the file ends early")
+
+
+def ranked(study: StudyToRank, **changes) -> RankedStudy:
+    """A study at its ordered priority, due in an hour; `score` and `ai_priority` as its best image has them."""
+    best = max(study.scores, key=lambda one: one[1], default=(study.first_radiograph_id, None, AiPriority.UNAVAILABLE))
+    row = RankedStudy(
+        study_key=study.study_key,
+        ordered_priority=study.ordered_priority,
+        ai_priority=AiPriority(best[2]),
+        score=best[1],
+        radiograph_id=best[0],
+        version=study.version,
+        body_part=study.body_part,
+        body_parts=study.body_parts,
+        images=study.images,
+        images_unscored=study.unscored,
+        raised=False,
+        arrived_at=study.arrived_at,
+        due_at=study.arrived_at + timedelta(hours=1),
+    )
+    return replace(row, **changes)
+
+
+def list_studies(stores, version: int | None = None) -> int:
+    studies = stores.worklist.studies_to_rank(version)
+    return stores.worklist.save_items([ranked(study) for study in studies])
+
+
+def act(stores, study_key: str, action: str, *, actor: str = "dr a", **details):
+    row_version = stores.worklist.item_of(study_key)["row_version"]
+    return stores.worklist.act(study_key, action, actor=actor, row_version=row_version, details=details)

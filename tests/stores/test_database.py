@@ -1,6 +1,7 @@
 """Connections, migrations, the texts of sql/queries, and who may see what."""
 
 import re
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
-from stored_rows import arrival, receive
+from stored_rows import arrival, ranked, receive
 
 from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
-from fracture_ml.stores import database
+from fracture_ml.stores import database, open_stores
 from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
+from fracture_ml.stores.radiographs import INGEST_LOCK
 
 _MIGRATIONS = [
     "0001_initial",
@@ -140,6 +142,47 @@ def test_a_connection_that_postgres_ended_is_replaced_unnoticed(stores):
     assert stores.radiographs.counts()["received"] == 0
 
 
+def told_to_postgres(url: str, *names: str) -> list[str]:
+    with transaction(connect(url)) as connection:
+        return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+
+
+def test_both_ends_give_up_a_silent_peer_within_a_minute_or_so(database_url):
+    probes = ("idle", "interval", "count")
+    names = [f"tcp_keepalives_{name}" for name in probes]
+    assert told_to_postgres(database_url, *names, "tcp_user_timeout") == ["30", "10", "3", "60000"]
+    with transaction(connect(database_url)) as connection:
+        with socket.fromfd(connection.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as ours:
+            kept = [
+                ours.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+                for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+            ]
+    assert kept == [30, 10, 3, 60_000]
+
+
+def test_what_the_url_says_of_a_session_goes_before_what_we_say(database_url):
+    url = f"{database_url}?options=-c%20lock_timeout%3D7s%20-c%20search_path%3Dfracture&application_name=mine"
+    told = told_to_postgres(url, "lock_timeout", "search_path", "application_name", "tcp_keepalives_idle")
+    assert told == ["7s", "fracture", "mine", "30"]
+
+
+@pytest.mark.parametrize("purpose", [INGEST_LOCK, "ranking", "registry", "migrate"])
+def test_a_lock_that_stays_taken_is_an_error_worth_a_retry(database_url, monkeypatch, purpose):
+    assert told_to_postgres(database_url, "lock_timeout") == ["5min"]
+    monkeypatch.setitem(database._FROM_POSTGRES, "lock_timeout", "200ms")
+    stores = open_stores(database_url=database_url, bucket=None)
+    use = {
+        INGEST_LOCK: lambda: receive(stores, arrival("inbox/late.png")),
+        "ranking": lambda: stores.worklist.ranking_alone().__enter__(),
+        "registry": lambda: stores.registry.roll_back(actor="dr", reason="worse"),
+        "migrate": lambda: migrate(database_url),
+    }[purpose]
+    with transaction(connect(database_url)) as holder:
+        holder.execute(query("lock"), {"purpose": purpose})
+        with pytest.raises(DatabaseUnavailable, match="others were in the way of: run this again"):
+            use()
+
+
 def test_numbers_that_are_not_defined_become_null():
     assert to_jsonb({"auroc": float("nan"), "n": [float("inf"), 1]}) == '{"auroc": null, "n": [null, 1]}'
 
@@ -177,8 +220,6 @@ def test_what_users_run_works_in_psql(name, database_url, postgres):
 
 
 def test_the_reader_sees_the_worklist_and_nothing_else(stores, version, reader_url):
-    from test_worklist import ranked
-
     study = stores.worklist.studies_to_rank(version)[0]
     stores.worklist.save_items([ranked(study)])
     reader = create_engine(reader_url)

@@ -4,21 +4,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stored_rows import arrival, receive, register
+from stored_rows import arrival, receive, register, rejected, scored
 
 from fracture_ml.core.errors import DatabaseRefused
 from fracture_ml.core.records import Box, OperatingPoint
 from fracture_ml.stores.predictions import PredictionRow
-
-
-def scored(radiograph_id: int, score: float = 0.5) -> PredictionRow:
-    return PredictionRow(
-        radiograph_id=radiograph_id, probability=score, calibrated=score, operating_point=OperatingPoint.SUSPICIOUS
-    )
-
-
-def rejected(radiograph_id: int) -> PredictionRow:
-    return PredictionRow(radiograph_id=radiograph_id, reason="truncated: the file ends early")
 
 
 def test_ranges_hold_at_most_a_batch_of_what_has_no_outcome(stores, version):

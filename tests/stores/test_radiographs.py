@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, claim, freeze, receive, received, sha
+from stored_rows import act, arrival, claim, freeze, list_studies, ranked, receive, received, sha
 
 from fracture_ml.core.errors import UnknownRadiograph
 from fracture_ml.core.recipe import SplitPlan
-from fracture_ml.core.records import Box, LabelSource, LabelValue
+from fracture_ml.core.records import Box, LabelSource, LabelValue, MediaType
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.stores.database import transaction
 
@@ -143,7 +143,9 @@ def test_labels_that_were_here_first_fill_what_the_file_did_not_carry_and_nothin
     told = [claim("a.png", kind="file_name", scope="inbox/x/", view="lateral", body_part="hip", study_key="s")]
     assert stores.radiographs.record_labels(received("inbox/x/labels.csv"), told)["new"] == 1
     inside, outside = receive(
-        stores, arrival("inbox/x/images/a.png", view="frontal"), arrival("inbox/y/a.png", "another")
+        stores,
+        arrival("inbox/x/images/a.png", view="frontal", media_type=MediaType.DICOM),
+        arrival("inbox/y/a.png", "another"),
     )
     row = facts(stores, inside)
     assert (row["view"], row["body_part"], row["study_key"], row["group_key"]) == ("frontal", "hip", "s", "study:s")
@@ -232,6 +234,50 @@ def test_a_corrected_label_file_takes_the_place_of_what_it_said_before_and_may_b
     assert stores.radiographs.counts()["label_files"] == 2
 
 
+def test_a_corrected_file_corrects_what_it_told_beside_the_finding_and_a_dicom_keeps_its_own(stores):
+    by_file, by_header = receive(
+        stores,
+        arrival("inbox/a.png"),
+        arrival("inbox/b.dcm", media_type=MediaType.DICOM, patient_key="its own", view="frontal", study_key="t"),
+    )
+    for etag, person, part in (("e1", "wrong", "hip"), ("e2", "right", "knee")):
+        told = {"patient_key": person, "body_part": part, "view": "lateral", "study_key": f"of {person}"}
+        claims = [claim(key, **told) for key in ("inbox/a.png", "inbox/b.dcm")]
+        stores.radiographs.record_labels(received("inbox/l.csv", etag), claims)
+    row = facts(stores, by_file)
+    assert (row["patient_key"], row["body_part"], row["view"]) == ("right", "knee", "lateral")
+    assert (row["study_key"], row["group_key"]) == ("of right", "patient:right")
+    row = facts(stores, by_header)
+    assert (row["patient_key"], row["view"], row["study_key"]) == ("its own", "frontal", "t")
+
+
+def test_a_label_file_that_is_back_and_cannot_be_read_now_leaves_what_holds(stores):
+    (id_,) = receive(stores, arrival("inbox/a.png"))
+    first, second, third = (received("inbox/l.csv", etag) for etag in ("e1", "e2", "e3"))
+    stores.radiographs.record_labels(first, [claim("inbox/a.png")])
+    stores.radiographs.record_labels(second, [claim("inbox/a.png", "negative")])
+    assert stores.radiographs.unknown_objects([first]) == [first]
+    stores.radiographs.record_quarantined(first, "too_large", "It is too large.")
+    assert stores.radiographs.unknown_objects([first]) == [], "it was looked at"
+    assert standing(stores) == {id_: "negative"}
+    stores.radiographs.record_labels(third, [claim("inbox/a.png", "uncertain")])
+    assert standing(stores) == {id_: "uncertain"}
+
+
+def test_at_no_time_does_a_file_that_is_replaced_say_nothing(stores):
+    count = 300
+    ids = receive(stores, *(arrival(f"inbox/{n}.png") for n in range(count)))
+    for etag, value in (("e1", "positive"), ("e2", "negative")):
+        stores.radiographs.record_labels(
+            received("inbox/l.csv", etag), [claim(f"inbox/{n}.png", value) for n in range(count)]
+        )
+    with stores.engine.connect() as connection:
+        times = connection.exec_driver_sql("SELECT DISTINCT told_from, told_until FROM fracture.label_told").all()
+    (replaced,) = [row.told_until for row in times if row.told_until]
+    assert len(times) == 2 and {row.told_from for row in times if not row.told_until} == {replaced}
+    assert len(stores.radiographs.candidates(as_of=replaced)) == len(ids)
+
+
 def test_what_another_file_or_a_folder_says_too_stays_when_a_file_no_longer_says_it(stores):
     (a, b) = receive(stores, arrival("fracture/a.png", claims=[claim("fracture/a.png")]), arrival("b.png"))
     both = [claim("fracture/a.png"), claim("b.png")]
@@ -244,16 +290,21 @@ def test_what_another_file_or_a_folder_says_too_stays_when_a_file_no_longer_says
 
 
 def test_a_final_read_speaks_of_the_images_that_were_there_to_be_read(stores):
-    from test_worklist import act, list_studies
-
     (seen,) = receive(stores, arrival("a", study_key="s"))
     list_studies(stores, None)
     act(stores, "s", "report", value="negative")
     (late,) = receive(stores, arrival("b", study_key="s"))
     assert standing(stores) == {seen: "negative"}
+    act(stores, "s", "reopen")
+    act(stores, "s", "report", value="uncertain", radiograph_ids=[seen])  # it is here, and was not shown
+    assert standing(stores) == {seen: "uncertain"}
     list_studies(stores, None)
-    act(stores, "s", "report", value="positive")
+    act(stores, "s", "report", value="positive", radiograph_ids=[seen, late])
     assert standing(stores) == {seen: "positive", late: "positive"}
+    # An image that is told to belong to the study afterwards was not read either.
+    (moved,) = receive(stores, arrival("inbox/c.png"))
+    stores.radiographs.record_labels(received("l.csv"), [claim("inbox/c.png", "negative", study_key="s")])
+    assert facts(stores, moved)["study_key"] == "s" and standing(stores)[moved] == "negative"
 
 
 def test_a_study_that_was_kept_off_the_list_is_looked_at_again_when_its_labels_change(stores):
@@ -263,8 +314,10 @@ def test_a_study_that_was_kept_off_the_list_is_looked_at_again_when_its_labels_c
     stores.worklist.keep_off([study])
     assert stores.worklist.studies_to_rank(None, list_labelled=False) == []
     stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png", "uncertain")])
-    (study,) = stores.worklist.studies_to_rank(None, list_labelled=False)
-    assert not study.labelled
+    (again,) = stores.worklist.studies_to_rank(None, list_labelled=False)
+    assert not again.labelled
+    stores.worklist.keep_off([study])  # decided by what was read before the label changed
+    assert stores.worklist.studies_to_rank(None, list_labelled=False) == [again]
 
 
 def test_only_what_is_still_in_the_inbox_is_tried_again(stores):
@@ -314,8 +367,6 @@ def test_radiographs_are_told_about_in_the_order_asked_and_a_missing_one_is_an_e
 
 
 def test_a_study_that_is_on_the_worklist_keeps_its_key(stores):
-    from test_worklist import ranked
-
     (id_,) = receive(stores, arrival("inbox/a.png"))
     stores.worklist.save_items([ranked(study) for study in stores.worklist.studies_to_rank(None)])
     stores.radiographs.record_labels(received("inbox/b.csv"), [claim("inbox/a.png", study_key="s", patient_key="p")])
@@ -324,8 +375,6 @@ def test_a_study_that_is_on_the_worklist_keeps_its_key(stores):
 
 
 def test_how_many_images_a_label_file_came_too_late_for_is_told(stores):
-    from test_worklist import ranked
-
     keys = ("inbox/a.png", "inbox/b.png")
     receive(stores, arrival(keys[0]))
     stores.worklist.save_items([ranked(study) for study in stores.worklist.studies_to_rank(None)])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
-from fracture_ml.core.errors import Conflict, NoChampion, NotAllowed, StaleVerdict, UnknownVersion
+from fracture_ml.core.errors import AlreadyPromoted, Conflict, NoChampion, NotAllowed, StaleVerdict, UnknownVersion
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.evaluation.metrics import evaluate
-from fracture_ml.steps.promote import find_undecided, judge_challenger
+from fracture_ml.steps.promote import find_undecided, judge_challenger, record_refusal, reject
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -107,12 +107,19 @@ def test_a_snapshot_names_whose_labels_it_was_frozen_with(stores):
     ]
 
 
-def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores):
-    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
-    scores, labels = np.array([0.1, 0.9]), np.array([0, 1])
-    metrics = evaluate(scores, labels, ["a", "b"], POINTS)
+def register_measured(stores) -> int:
+    """A version with all that its model card wants, over a snapshot of what is here."""
+    metrics = evaluate(np.array([0.1, 0.9]), np.array([0, 1]), ["a", "b"], POINTS)
     unmeasured = dict.fromkeys(("subgroups", "calibration", "shortcut_audit"))
-    version = register(stores, freeze(stores), metrics=metrics | unmeasured).version
+    return register(stores, freeze(stores), metrics=metrics | unmeasured).version
+
+
+def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b"))
+    stores.radiographs.record_labels(received("b.csv"), [claim("b", "negative")])
+    version = register_measured(stores)
+    # Whatever has become of their labels since: one is withdrawn.
+    stores.radiographs.record_labels(received("b.csv", "e2"), [])
     told = [claim(key, "absent", patient_key="p") for key in ("a", "b")]
     stores.radiographs.record_labels(received("patients.csv"), told)
     verdict = judge_challenger(stores, version=version)
@@ -176,6 +183,53 @@ def test_a_version_is_undecided_until_it_is_promoted_or_rejected(stores, version
     stores.registry.record_event(third, "rejected", actor="dr", reason="worse")
     assert stores.registry.undecided() == [second]
     assert find_undecided(stores) is None  # an older one does not come back by itself
+
+
+def test_a_reject_that_comes_after_the_version_was_promoted_fails_and_no_answer_is_only_logged(stores, caplog):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    version, later = register_measured(stores), register_measured(stores)
+    asked = judge_challenger(stores, version=version)["times_promoted"]
+    stores.registry.promote(version, actor="dr", reason="could not wait", approved=True)
+
+    def refuse(user: str | None) -> list[str]:
+        record_refusal(stores, version=version, user=user, times_promoted=asked)
+        return [event["event"] for event in stores.registry.events_of(version)]
+
+    with pytest.raises(AlreadyPromoted, match=f"Version {version} is the champion.*run `fracture roll-back`"):
+        refuse("a person")
+    with pytest.raises(AlreadyPromoted):
+        reject(stores, version=version, actor="gate", reason="the gate's verdict", times_promoted=asked)
+    stores.registry.promote(later, actor="dr", reason="better")
+    with pytest.raises(AlreadyPromoted, match=f"version {later} after it.*`fracture roll-back` may return to it"):
+        refuse("a person")
+    with caplog.at_level("INFO"):
+        assert refuse(None) == ["registered", "judged", "approved", "promoted"]
+    assert "it was decided otherwise" in caplog.text
+
+
+def test_what_was_champion_before_it_was_asked_about_can_be_rejected(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    version, later = register_measured(stores), register_measured(stores)
+    for promoted in (version, later):
+        stores.registry.promote(promoted, actor="dr", reason="better")
+    asked = judge_challenger(stores, version=version)["times_promoted"]
+    for _ in range(2):
+        record_refusal(stores, version=version, user="a person", times_promoted=asked)
+    rejected = [event for event in stores.registry.events_of(version) if event["event"] == "rejected"]
+    assert [(event["actor"], event["reason"]) for event in rejected] == [("a person", "not approved")]
+    stores.registry.roll_back(actor="dr", reason="after all")  # to it: that counts as a promotion
+    stores.registry.promote(later, actor="dr", reason="better")
+    with pytest.raises(AlreadyPromoted):
+        record_refusal(stores, version=version, user="another", times_promoted=asked)
+
+
+def test_nobody_s_answer_to_what_was_not_promoted_is_a_rejection(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    version = register_measured(stores)
+    record_refusal(stores, version=version, user=None, times_promoted=0)
+    (event,) = [event for event in stores.registry.events_of(version) if event["event"] == "rejected"]
+    assert event["actor"] == "nobody answered in time"
+    assert stores.registry.undecided() == []
 
 
 def test_a_decision_that_is_written_twice_is_one_event_and_another_reason_is_another(stores, version):

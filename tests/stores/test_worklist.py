@@ -6,42 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import arrival, claim, receive, received, register
-from test_predictions import rejected, scored
+from stored_rows import (
+    act,
+    arrival,
+    claim,
+    list_studies,
+    ranked,
+    receive,
+    received,
+    register,
+    rejected,
+    scored,
+)
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
-from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, RankedStudy, StudyToRank, Verdict
-
-
-def ranked(study: StudyToRank, **changes) -> RankedStudy:
-    """A study at its ordered priority, due in an hour; `score` and `ai_priority` as its best image has them."""
-    best = max(study.scores, key=lambda one: one[1], default=(study.first_radiograph_id, None, AiPriority.UNAVAILABLE))
-    row = RankedStudy(
-        study_key=study.study_key,
-        ordered_priority=study.ordered_priority,
-        ai_priority=AiPriority(best[2]),
-        score=best[1],
-        radiograph_id=best[0],
-        version=study.version,
-        body_part=study.body_part,
-        body_parts=study.body_parts,
-        images=study.images,
-        images_unscored=study.unscored,
-        raised=False,
-        arrived_at=study.arrived_at,
-        due_at=study.arrived_at + timedelta(hours=1),
-    )
-    return replace(row, **changes)
-
-
-def list_studies(stores, version: int | None = None) -> int:
-    studies = stores.worklist.studies_to_rank(version)
-    return stores.worklist.save_items([ranked(study) for study in studies])
-
-
-def act(stores, study_key: str, action: str, *, actor: str = "dr a", **details):
-    row_version = stores.worklist.item_of(study_key)["row_version"]
-    return stores.worklist.act(study_key, action, actor=actor, row_version=row_version, details=details)
+from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, Verdict
 
 
 def events(stores, study_key: str) -> list[str]:
@@ -426,7 +405,11 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     act(stores, "s", "reopen")
     act(stores, "s", "report", value="positive")
     act(stores, "t", "report", value="negative")
-    assert watch.final_reads(now - timedelta(days=1), tomorrow) == [("below", "positive"), ("suspicious", "negative")]
+    assert watch.final_reads(now - timedelta(days=1), tomorrow) == [
+        {"version": version, "shown": "below", "finding": "positive"},
+        {"version": version, "shown": "suspicious", "finding": "negative"},
+    ]
+    assert watch.evaluated_studies(version) == [(0.25, True)]
     assert watch.final_reads(tomorrow, tomorrow) == watch.final_reads(now - timedelta(days=2), now) == []
     assert len(watch.minutes_to_read(tomorrow - timedelta(hours=1))["ROUTINE"]) == 2
     assert watch.minutes_to_read(tomorrow + timedelta(hours=1)) == {}

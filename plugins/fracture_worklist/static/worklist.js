@@ -496,6 +496,11 @@ function submitAcknowledgement(form) {
   return act("acknowledge", fields, form);
 }
 
+function submitReport(form) {
+  const shown = study.radiographs.map((each) => each.radiograph_id);
+  return act("report", { ...valuesOf(form), radiograph_ids: shown }, form);
+}
+
 async function submitOnce(form, submit) {
   const button = form.querySelector("[type=submit]");
   button.disabled = true; // two clicks are one action
@@ -512,7 +517,7 @@ byId("acknowledge-form").addEventListener("submit", (event) => {
 });
 byId("report-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  submitOnce(event.target, (form) => act("report", valuesOf(form), form));
+  submitOnce(event.target, submitReport);
 });
 for (const cancel of document.querySelectorAll("[data-cancel]")) cancel.addEventListener("click", cancelForm);
 
