@@ -85,12 +85,11 @@ def promote_model():
     def promote(judged: dict, ti=None) -> int:
         from fracture_ml.steps import promote as steps
         from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
 
-        response = ti.xcom_pull(task_ids="approve")
-        actor = response["responded_by_user"]["name"] if response else "gate"
-        return steps.promote(
-            open_context(), version=judged["version"], actor=actor, approved=response is not None, judged=True
-        )
+        response, settings = ti.xcom_pull(task_ids="approve"), load_settings()
+        user = response["responded_by_user"]["name"] if response else None
+        return steps.promote_judged(open_context(settings), settings, version=judged["version"], user=user)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def record_refusal(judged: dict, ti=None) -> None:

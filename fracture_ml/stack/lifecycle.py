@@ -284,7 +284,8 @@ class Stack:
                     "FRACTURE_READER_PASSWORD": self.credentials.reader_database_password,
                 },
             )
-        setup = None if self.airflow.is_set_up() else self._begin_airflow_setup()
+        ours = not self.settings.airflow_database_url  # what was set up is the database in our folder
+        setup = None if ours and self.airflow.is_set_up() else self._begin_airflow_setup()
         try:
             from fracture_ml.stores.database import migrate
 

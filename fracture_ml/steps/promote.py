@@ -2,13 +2,14 @@
 
 import logging
 
-from fracture_ml.core.errors import AlreadyPromoted, LeakageFound
+from fracture_ml.core.errors import AlreadyPromoted, LeakageFound, NotAllowed
 from fracture_ml.core.recipe import PromotionRule
 from fracture_ml.core.records import ModelVersion, Verdict
 from fracture_ml.data.splits import check_no_leakage
 from fracture_ml.evaluation.gate import judge
 from fracture_ml.steps.champion import bundle_is_whole
 from fracture_ml.steps.model_card import write_model_card
+from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,16 @@ def promote(stores: Stores, *, version: int, actor: str, approved: bool, judged:
     write_model_card(stores, version)
     log.info("version %d is the champion: %s", version, reason)
     return version
+
+
+def promote_judged(stores: Stores, settings: Settings, *, version: int, user: str | None) -> int:
+    """Promote what the gate passed: `user` approved it, or (None) the setting lets it through. Returns the version.
+
+    Raises: UnknownVersion, StaleVerdict; NotAllowed: nobody answered, as where the question was marked as a success.
+    """
+    if user is None and settings.promotion != "automatic":
+        raise NotAllowed("Nobody has approved this version: answer the question under Required Actions.")
+    return promote(stores, version=version, actor=user or "gate", approved=user is not None, judged=True)
 
 
 def reject(stores: Stores, *, version: int, actor: str, reason: str, times_promoted: int | None = None) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, TextClause, create_engine, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from fracture_ml.core.connection import KEPT_ALIVE, TOLD_TO_POSTGRES
 from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, RowRefused, SchemaMismatch
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
@@ -26,27 +27,6 @@ QUERIES = SQL_FOLDER / "queries"
 _CLASSES_OF_UNAVAILABLE = ("08", "40", "53", "57", "58")
 _CLASSES_OF_ROWS = ("22", "23")  # a value that no column takes, a constraint
 _LOCK_NOT_AVAILABLE = "55P03"
-
-# A machine that loses its power or its network is given up within a minute or so, by both ends, and its locks are free:
-# silence is asked about three times, and what is sent must be acknowledged. By itself Linux takes over two hours.
-_FROM_HERE = {
-    "connect_timeout": 10,
-    "application_name": "fracture",
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,  # milliseconds
-}
-# Told to Postgres with each login, so that it holds in one that is not ours too. On a Unix socket the tcp_ ones are 0.
-_FROM_POSTGRES = {
-    "tcp_keepalives_idle": "30s",
-    "tcp_keepalives_interval": "10s",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "60s",
-    # Longer than anybody works under a lock that others wait for. A claim waits for nobody; how long it may be idle is
-    # not limited here (docs/decisions/022-claims.md).
-    "lock_timeout": "5min",
-}
 
 
 def connect(url: str) -> Engine:
@@ -65,8 +45,8 @@ def connect(url: str) -> Engine:
             "special characters of the password as %XX."
         ) from None
     said = parsed.normalized_query
-    options = [f"-c {name}={value}" for name, value in _FROM_POSTGRES.items()]
-    ours = {name: value for name, value in _FROM_HERE.items() if name not in said}
+    options = [f"-c {name}={value}" for name, value in TOLD_TO_POSTGRES.items()]
+    ours = {name: value for name, value in KEPT_ALIVE.items() if name not in said}
     return create_engine(
         parsed,
         pool_size=2,

@@ -10,6 +10,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from tenacity import Retrying, stop_after_attempt, wait_fixed
 
+from fracture_ml.core.connection import KEPT_ALIVE, TOLD_TO_POSTGRES
 from fracture_ml.core.errors import DatabaseUnavailable, SchemaMismatch
 from fracture_ml.core.recipe import TrainRecipe
 
@@ -49,10 +50,11 @@ class StudyResult:
 def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120) -> RDBStorage:
     """Optuna's tables. Raises: SchemaMismatch, DatabaseUnavailable."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the progress says more, and a trial cut off is no failure
+    told = TOLD_TO_POSTGRES | {"search_path": SCHEMA}
     postgres = {
         "pool_size": 2,
         "pool_pre_ping": True,
-        "connect_args": {"options": f"-csearch_path={SCHEMA}"},
+        "connect_args": KEPT_ALIVE | {"options": " ".join(f"-c {name}={value}" for name, value in told.items())},
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.evaluation.metrics import evaluate
-from fracture_ml.steps.promote import find_undecided, judge_challenger, record_refusal, reject
+from fracture_ml.steps.promote import find_undecided, judge_challenger, promote_judged, record_refusal, reject
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -112,6 +113,21 @@ def register_measured(stores) -> int:
     metrics = evaluate(np.array([0.1, 0.9]), np.array([0, 1]), ["a", "b"], POINTS)
     unmeasured = dict.fromkeys(("subgroups", "calibration", "shortcut_audit"))
     return register(stores, freeze(stores), metrics=metrics | unmeasured).version
+
+
+def test_nothing_is_promoted_by_an_approval_that_nobody_gave(stores):
+    """A task may be marked as a success by hand, and leaves no answer then."""
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    version = register_measured(stores)
+    checks = {"checks": {"leakage": {"passed": True}}}
+    stores.registry.record_verdict(version, Verdict(passed=True, reasons=(), measures=checks), champion=None)
+    asks, lets_through = SimpleNamespace(promotion="approval"), SimpleNamespace(promotion="automatic")
+    with pytest.raises(NotAllowed, match="Nobody has approved"):
+        promote_judged(stores, asks, version=version, user=None)
+    assert stores.registry.find_champion() is None
+    promote_judged(stores, lets_through, version=version, user=None)
+    promote_judged(stores, asks, version=version, user="dr")
+    assert [event["actor"] for event in stores.registry.events_of(version) if event["event"] == "promoted"] == ["gate"]
 
 
 def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores):

@@ -14,6 +14,7 @@ import torch
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from fracture_ml.core.connection import TOLD_TO_POSTGRES
 from fracture_ml.core.errors import DatabaseUnavailable, InvalidRecipe, NotEnoughData, SchemaMismatch, TrainingDiverged
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.training import study as study_module
@@ -69,6 +70,18 @@ def trainings(monkeypatch) -> list[tuple[int, float, int]]:
 
     monkeypatch.setattr(study_module, "train", train)
     return done
+
+
+def test_a_dead_workers_turn_ends_with_its_connection_as_everybody_elses(night):
+    with open_storage(night.storage_url).engine.connect() as connection:
+        kept = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in TOLD_TO_POSTGRES}
+    assert kept == {  # in Postgres's own words
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+        "lock_timeout": "5min",
+    }
 
 
 def test_a_real_study_trains_every_fold_and_says_where_it_stands(night):
