@@ -37,7 +37,9 @@ class Claim:
 
     def due(self) -> list[StoredRadiograph]:
         """The block's radiographs without an outcome, oldest first."""
-        return _due(self._connection, self._version, self._first, self._first + BLOCK_SIZE - 1, BLOCK_SIZE)
+        part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
+        rows = rows_of(self._connection, "prediction_due", **part)
+        return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
 
     def save(self, rows: Sequence[PredictionRow]) -> int:
         """Write outcomes in bulk; they are there when the claim ends. Returns: how many are new."""
@@ -60,11 +62,6 @@ class PredictionStore:
             part |= rows_of(connection, "scoring_progress_of", version=version)[0]
             rows = rows_of(connection, "prediction_due_ranges", version=version, **part)
         return [(row["first"], row["last"]) for row in rows]
-
-    def due(self, version: int, *, first: int, last: int, limit: int) -> list[StoredRadiograph]:
-        """Radiographs from id `first` to `last` without an outcome, oldest first, at most `limit`."""
-        with transaction(self._engine) as connection:
-            return _due(connection, version, first, last, limit)
 
     def due_blocks(self, version: int, *, first: int, last: int) -> list[int]:
         """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first."""
@@ -110,11 +107,6 @@ class PredictionStore:
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "prediction_of", version=version, radiograph_id=radiograph_id)
         return rows[0] if rows else None
-
-
-def _due(connection: Connection, version: int, first: int, last: int, limit: int) -> list[StoredRadiograph]:
-    rows = rows_of(connection, "prediction_due", version=version, first=first, last=last, max_rows=limit)
-    return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
 
 
 def _save(connection: Connection, version: int, rows: Sequence[PredictionRow]) -> int:

@@ -169,7 +169,7 @@ def test_what_the_url_says_of_a_session_goes_before_what_we_say(database_url):
 @pytest.mark.parametrize("purpose", [INGEST_LOCK, "ranking", "registry", "migrate"])
 def test_a_lock_that_stays_taken_is_an_error_worth_a_retry(database_url, monkeypatch, purpose):
     assert told_to_postgres(database_url, "lock_timeout") == ["5min"]
-    monkeypatch.setitem(database._FROM_POSTGRES, "lock_timeout", "200ms")
+    monkeypatch.setitem(database.TOLD_TO_POSTGRES, "lock_timeout", "200ms")
     stores = open_stores(database_url=database_url, bucket=None)
     use = {
         INGEST_LOCK: lambda: receive(stores, arrival("inbox/late.png")),

@@ -11,11 +11,15 @@ from fracture_ml.core.records import Box, OperatingPoint
 from fracture_ml.stores.predictions import PredictionRow
 
 
+def due_of(stores, version: int) -> list[int]:
+    """What is due of the first block, oldest first."""
+    with stores.predictions.claim(version, 0) as claim:
+        return [one.radiograph_id for one in claim.due()]
+
+
 def test_ranges_hold_at_most_a_batch_of_what_has_no_outcome(stores, version):
-    ids = sorted(receive(stores, *(arrival(f"{number}") for number in range(5))))
-    everything = sorted(
-        [*ids, *(one.radiograph_id for one in stores.predictions.due(version, first=1, last=2, limit=9))]
-    )
+    receive(stores, *(arrival(f"{number}") for number in range(5)))
+    everything = due_of(stores, version)
     assert len(everything) == 7
     assert stores.predictions.due_ranges(version, batch_size=3) == [
         (everything[4], everything[6]),
@@ -24,12 +28,11 @@ def test_ranges_hold_at_most_a_batch_of_what_has_no_outcome(stores, version):
     ]
     stores.predictions.save(version, [scored(id_) for id_ in everything[1:4]])
     assert stores.predictions.due_ranges(version, batch_size=100) == [(everything[0], everything[-1])]
-    due = stores.predictions.due(version, first=everything[0], last=everything[-1], limit=3)
-    assert [one.radiograph_id for one in due] == [everything[0], everything[4], everything[5]]
+    assert due_of(stores, version) == [everything[0], *everything[4:]]
 
 
 def test_what_is_complete_is_not_looked_at_again_and_what_comes_later_is_due(stores, version):
-    ids = [one.radiograph_id for one in stores.predictions.due(version, first=1, last=99, limit=99)]
+    ids = due_of(stores, version)
     assert stores.predictions.reconcile(version) == {"radiographs": 2, "scored": 0, "rejected": 0, "missing": 2}
     stores.predictions.save(version, [scored(ids[0])])
     assert stores.predictions.reconcile(version)["missing"] == 1
@@ -46,7 +49,7 @@ def test_what_is_complete_is_not_looked_at_again_and_what_comes_later_is_due(sto
 
 def test_a_run_looks_no_further_than_the_radiograph_that_was_newest_when_it_began(stores, version):
     through = stores.radiographs.newest_id()
-    due = [one.radiograph_id for one in stores.predictions.due(version, first=1, last=through, limit=99)]
+    due = due_of(stores, version)
     receive(stores, arrival("came meanwhile"))
     assert stores.predictions.due_ranges(version, batch_size=10, through=through) == [(due[0], due[-1])]
     stores.predictions.save(version, [scored(id_) for id_ in due])
