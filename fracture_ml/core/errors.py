@@ -63,6 +63,12 @@ class EmptyObject(UnusableObject):
     code = "empty"
 
 
+class NotReadable(UnusableObject):
+    """Object storage lists it and refuses to hand it over, while it hands over others."""
+
+    code = "not_readable"
+
+
 class TooLarge(UnusableObject):
     """More bytes or pixels than the settings admit; refused before decoding."""
 

@@ -18,7 +18,7 @@ from typing import Self
 
 import numpy as np
 
-from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, UnusableObject
+from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, RequestRefused, UnusableObject
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import StoredRadiograph
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
@@ -26,12 +26,13 @@ from fracture_ml.imaging.letterbox import letterbox
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # part of the name: change it whenever the same bytes would give other pixels
+_FORMAT = 2  # part of the name: change it whenever the same bytes would give other pixels
 _PIXELS = "pixels.u8"
 _MANIFEST = "manifest.json"
 _BUILDING = "building-"
 _ABANDONED_AFTER_S = 24 * 3600
 _MISSING = "missing"
+_REFUSED = "not_readable"
 _DECODED_AHEAD = 256  # images in memory at the most that wait to be written
 
 
@@ -119,7 +120,7 @@ class PixelCache:
         except CacheCorrupt as damage:
             log.warning("The pixel cache %s is built anew: %s", home.name, damage)
         else:
-            missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith(_MISSING)]
+            missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith((_MISSING, _REFUSED))]
             if not any(_is_there(read, radiograph) for radiograph in missing):
                 return known
             log.info("an object that was missing when the pixel cache %s was built is back", home.name)
@@ -165,12 +166,16 @@ def _fill(
     rows: list[str] = []
     failed: dict[str, str] = {}
     digest = hashlib.sha256()
+    refused: list[RequestRefused] = []
 
     def square_of(radiograph: StoredRadiograph) -> np.ndarray | str:
         try:
             return letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
         except ObjectNotFound:
             return f"{_MISSING}: its object is not in the bucket"
+        except RequestRefused as fault:
+            refused.append(fault)
+            return f"{_REFUSED}: object storage refuses to hand it over"
         except UnusableObject as error:
             return f"{error.code}: {error}"
 
@@ -196,6 +201,8 @@ def _fill(
             pool.shutdown(cancel_futures=True)
             raise
         file.truncate()
+    if refused and not rows:  # not the objects' fault: the key may read nothing
+        raise refused[0]
     manifest = {"size_px": size_px, "rows": rows, "failed": failed, "pixels_sha256": digest.hexdigest()}
     (building / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     return rows, failed
@@ -204,7 +211,7 @@ def _fill(
 def _is_there(read: Callable[[str], bytes], radiograph: StoredRadiograph) -> bool:
     try:
         read(radiograph.object_key)
-    except ObjectNotFound:
+    except (ObjectNotFound, RequestRefused):
         return False
     return True
 

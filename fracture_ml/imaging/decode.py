@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, uid
 
 from fracture_ml.core.errors import (
+    BurnedInIdentity,
     Corrupt,
     EmptyObject,
     NotAnImage,
@@ -18,7 +19,7 @@ from fracture_ml.core.errors import (
 )
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging import png
-from fracture_ml.imaging.dicom import DicomHeader, admit, read_dicom
+from fracture_ml.imaging.dicom import DicomHeader, admit, read_dicom, usual_range
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 # A pixel is coloured where its channels differ by this much of 255, and a picture is a photograph where this share of
@@ -28,6 +29,7 @@ _COLOURED_FROM = 40
 _COLOURED_SHARE = 0.05
 _COLOUR_GRID_PX = 512
 _BLANK_BELOW_LEVELS = 8
+_HIDES_BELOW = 32  # of 255: as transparent as that, nobody sees what is there
 
 # EXIF's orientation -> quarter turns anticlockwise, then mirrored left to right.
 _TURNS = {
@@ -185,6 +187,8 @@ def _read_dicom(data: bytes, limits: DecodeLimits) -> Picture:
     header = DicomHeader.of(dataset)
     _require_size(header.columns, header.rows, limits)
     pixels = header.rendered_grey() if header.samples == 1 else _grey_of(Image.fromarray(header.rendered_rgb()))
+    if header.samples == 3 and dataset.file_meta.TransferSyntaxUID == uid.JPEGBaseline8Bit:
+        require_whole_scan(pixels)
     return Picture(
         pixels=pixels,
         width_px=header.columns,
@@ -214,14 +218,18 @@ def _decoded(
 
 
 def _grey_of(image: Image.Image) -> np.ndarray:
-    """uint8, (H, W). Transparent parts become black; 16 bits are stretched from their darkest to their brightest.
+    """uint8, (H, W). Transparent parts become black; 16 bits are stretched over their usual range.
 
-    Raises: NotARadiograph: the channels really differ.
+    Raises: NotARadiograph: the channels really differ. BurnedInIdentity: transparent parts hide something, which would
+        stay in what is stored: a name that somebody took away with an eraser.
     """
     if image.mode.startswith("I"):
-        return stretched(np.asarray(image, dtype=np.float32))
+        return stretched(np.asarray(image))
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
         layer = image.convert("RGBA")
+        channels = np.asarray(layer)
+        if ((channels[..., 3] < _HIDES_BELOW) & channels[..., :3].any(axis=2)).any():
+            raise BurnedInIdentity("Transparent parts of the picture hide pixels: save it without transparency.")
         image = Image.new("RGBA", layer.size, (0, 0, 0, 255))
         image.alpha_composite(layer)
     if image.mode in ("P", "RGBA"):
@@ -242,6 +250,7 @@ def _require_grey(channels: np.ndarray) -> None:
 
 
 def stretched(values: np.ndarray) -> np.ndarray:
-    """Any numbers, from their smallest to their largest, as uint8 of the same shape. A constant becomes 0."""
-    low, high = float(values.min()), float(values.max())
-    return np.rint((values - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    """Whole numbers of 16 bits, over their usual range, as uint8 of the same shape. A constant becomes 0."""
+    counts = np.bincount(values.ravel())
+    low, high = usual_range(np.arange(counts.size, dtype=np.float64), counts)
+    return np.rint(((values - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255)).astype(np.uint8)

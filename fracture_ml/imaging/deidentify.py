@@ -9,9 +9,10 @@ import hmac
 import io
 import json
 from datetime import date, timedelta
+from decimal import Decimal
 from uuid import UUID
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
 
 from fracture_ml.core.errors import InvalidSettings
@@ -56,6 +57,7 @@ _KEPT_PIXEL_KEYWORDS = [
     "RescaleSlope",
     "LossyImageCompressionRatio",
 ]
+_NUMBERS = ("US", "SS", "UL", "SL", "DS", "IS", "FL", "FD")
 _KEPT_LUT_KEYWORDS = ("LUTDescriptor", "LUTData")
 # Copied where every value is one of these words that the standard defines: anything else, somebody typed there.
 _UNITS = ("OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT")  # of a Modality LUT's output, PS3.3 C.11.1
@@ -206,7 +208,7 @@ def _copy_dates(source: Dataset, target: Dataset, site_secret: bytes) -> None:
 
 def _copy_pixels(source: Dataset, target: Dataset) -> None:
     for keyword in _KEPT_PIXEL_KEYWORDS:
-        if keyword in source:
+        if keyword in source and _holds_numbers(source[keyword]):
             target.add(source[keyword])
     target.add_new("PixelData", source["PixelData"].VR, DicomHeader.of(source).bare_pixel_data())
     for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
@@ -220,6 +222,12 @@ def _copy_pixels(source: Dataset, target: Dataset) -> None:
             items.append(table)
         if items:
             setattr(target, keyword, items)
+
+
+def _holds_numbers(element: DataElement) -> bool:
+    """A file may write any text as any attribute."""
+    values = element.value if element.VM > 1 else [element.value]
+    return element.VR in _NUMBERS and all(isinstance(value, int | float | Decimal) for value in values)
 
 
 def _written(source: Dataset, target: Dataset) -> bytes:

@@ -4,6 +4,7 @@ Source: DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (Modality LUT), C.11.2 (VOI LUT), 
 """
 
 import io
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ from fracture_ml.core.errors import (
     Truncated,
     UnsupportedDicom,
 )
-from fracture_ml.imaging import jpeg_2000
+from fracture_ml.imaging import jpeg_2000, rle
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 # pydicom's warnings quote the values that they complain about, and those may name a person: none is given.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom.pixels.decoders.base").setLevel(logging.CRITICAL)  # what it reports is raised, as ours
 
 # Each admitted transfer syntax with the one decoder that reads it; None: not compressed. Pillow's libjpeg-turbo and
 # OpenJPEG for what they can read, GDCM for the rest.
@@ -48,6 +50,8 @@ _TRANSFER_SYNTAXES: dict[str, str | None] = {
     uid.JPEG2000: "pillow",
 }
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+_OTHER_BITS = b"\xfe" * 16  # for a scan: long codes, which no fill of zeros gives, and no marker
+_OUTER_SHARE = 0.0005  # of the pixels, at each end, that decide nothing where a DICOM names no window
 # Source: PS3.3, C.7.6.3.1.2.
 COLOUR_INTERPRETATIONS = (
     *("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"),
@@ -255,8 +259,8 @@ class DicomHeader:
         offsets = stored if low == 0 else stored.astype(np.int32) - low
         values = np.arange(low, high + 1)
         is_padding = self._is_padding(values)
-        is_used = np.bincount(offsets.ravel(), minlength=values.size).astype(bool) & ~is_padding
-        shades = self._shades(values.astype(np.float64), is_used)
+        counts = np.where(is_padding, 0, np.bincount(offsets.ravel(), minlength=values.size))
+        shades = self._shades(values.astype(np.float64), counts)
         if self.is_inverted:
             shades = 1.0 - shades
         # Rounded first, so that a twin whose shades differ by 1e-16 falls on the same side of a half.
@@ -271,19 +275,19 @@ class DicomHeader:
     def bare_pixel_data(self) -> bytes:
         """The PixelData with what its decoder needs and no more: the same pixels, bit for bit.
 
-        Comments and metadata of a wrapped JPEG or JPEG 2000 are left out, and what follows the last pixel. RLE stays.
+        Comments and metadata of a wrapped JPEG or JPEG 2000 are left out, and what follows the last pixel.
 
         Raises: Truncated, Corrupt.
         """
         transfer_syntax = self.dataset.file_meta.TransferSyntaxUID
         with pydicom_at_the_border():
             data = bytes(self.dataset.get("PixelData") or b"")
-            if transfer_syntax == uid.RLELossless:
-                return data
             if not transfer_syntax.is_compressed:
                 used = data[: self._raw_bytes]
                 return used + bytes(len(used) % 2)
             frame = get_frame(data, 0, number_of_frames=1)
+            if transfer_syntax == uid.RLELossless:
+                return encapsulate([rle.pixels_only(frame, self.rows * self.columns)])
             if transfer_syntax in _JPEG_2000:
                 return encapsulate([jpeg_2000.without_comments(frame)])
             return encapsulate([read_jpeg_structure(frame).image_only])
@@ -294,8 +298,8 @@ class DicomHeader:
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated // 8
 
-    def _shades(self, values: np.ndarray, is_used: np.ndarray) -> np.ndarray:
-        """Stored values, float64 (V,), as shades from 0 to 1, before inversion."""
+    def _shades(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Stored values, float64 (V,), of which so many pixels (V,) are, as shades from 0 to 1, before inversion."""
         slope, intercept = number_of(self.dataset, "RescaleSlope"), number_of(self.dataset, "RescaleIntercept")
         modality_lut = _LookupTable.find(self.dataset, "ModalityLUTSequence")
         if modality_lut is not None:
@@ -308,9 +312,9 @@ class DicomHeader:
         center, width = number_of(self.dataset, "WindowCenter"), number_of(self.dataset, "WindowWidth")
         if center is not None and width is not None:
             return _windowed(values, center, width, text_of(self.dataset, "VOILUTFunction") or "LINEAR")
-        if not is_used.any():
+        if not counts.any():
             return np.zeros_like(values)
-        darkest, brightest = values[is_used].min(), values[is_used].max()
+        darkest, brightest = usual_range(values, counts)
         return (values - darkest) / max(brightest - darkest, 1e-9)
 
     def _is_padding(self, values: np.ndarray) -> np.ndarray:
@@ -331,17 +335,23 @@ class DicomHeader:
             require_whole_scan(pixels)
         return pixels
 
-    def _decoded(self, *, raw: bool) -> np.ndarray:
-        transfer_syntax = self.dataset.file_meta.TransferSyntaxUID
+    def _decoded(self, *, raw: bool, frame: bytes | None = None) -> np.ndarray:
+        """The pixels; of another compressed frame than the file's, where one is given."""
+        transfer_syntax, dataset = self.dataset.file_meta.TransferSyntaxUID, self.dataset
+        if frame is not None:
+            dataset = Dataset()
+            dataset.update({element.tag: element for element in self.dataset})
+            dataset.file_meta = self.dataset.file_meta
+            dataset.PixelData = encapsulate([frame])
         with pydicom_at_the_border():
-            data = bytes(self.dataset.get("PixelData") or b"")
+            data = bytes(dataset.get("PixelData") or b"")
         if not data or (not transfer_syntax.is_compressed and len(data) < self._raw_bytes):
             raise Truncated("The DICOM ends before its pixels do.")
         with pydicom_at_the_border():
             if transfer_syntax.is_compressed:
                 self._check_frame(get_frame(data, 0, number_of_frames=1), transfer_syntax)
             pixels, _ = get_decoder(transfer_syntax).as_array(
-                self.dataset,
+                dataset,
                 index=0,
                 raw=raw,
                 decoding_plugin=_TRANSFER_SYNTAXES[transfer_syntax] or "",
@@ -351,6 +361,35 @@ class DicomHeader:
         if pixels.shape != shape:
             raise Corrupt("The pixels do not have the size that the DICOM names.")
         return pixels
+
+    def require_whole_lossless_scan(self) -> None:
+        """Refuse a JPEG Lossless frame whose data do not hold exactly its pixels, whatever end marker there is.
+
+        Its decoder goes on with zeros and says nothing. So it is asked twice more: bits that follow the last pixel must
+        change nothing, and other bits in the last pixels' place must change something. Costs two more decodings.
+
+        Raises: Truncated, Corrupt.
+        """
+        if self.dataset.file_meta.TransferSyntaxUID not in (uid.JPEGLossless, uid.JPEGLosslessSV1):
+            return
+        with pydicom_at_the_border():
+            frame = get_frame(bytes(self.dataset.PixelData), 0, number_of_frames=1)
+        end = frame.rfind(b"\xff\xd9")
+        cut = end - len(_OTHER_BITS)
+        while frame[cut - 1] == 0xFF:  # not between FF and what makes it data
+            cut -= 1
+        pixels = self._decoded(raw=True)
+
+        def gives_the_same(other: bytes) -> bool:
+            try:
+                return np.array_equal(pixels, self._decoded(raw=True, frame=other))
+            except (Truncated, Corrupt):  # the other bits are no code
+                return False
+
+        if not gives_the_same(frame[:end] + _OTHER_BITS + frame[end:]):
+            raise Truncated("The JPEG's data end before its pixels do.")
+        if gives_the_same(frame[:cut] + _OTHER_BITS + frame[end:]):
+            raise Corrupt("The JPEG's data go on after its last pixel: something is lost before.")
 
     def _check_frame(self, frame: bytes, transfer_syntax: uid.UID) -> None:
         """Before a decoder sees a compressed frame: it is whole, and as large as the attributes say.
@@ -394,11 +433,23 @@ class _LookupTable:
         largest = float((1 << bits) - 1) if 8 <= bits <= 16 else 0.0
         if entries.size != count or entries.min() < 0 or entries.max() > largest:
             raise Corrupt("A lookup table of the DICOM does not match its descriptor.")
+        if 0 < 8 * entries.max() <= largest:  # some say 16 bits of entries that have 12: the picture would be black
+            largest = float((1 << int(entries.max()).bit_length()) - 1)
         return cls(entries=entries, first=first, largest=largest)
 
     def entries_for(self, values: np.ndarray) -> np.ndarray:
         places = np.clip(np.rint(values) - self.first, 0, self.entries.size - 1)
         return self.entries[places.astype(np.int64)]
+
+
+def usual_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """The darkest and the brightest of values (V,), in any order, of which so many pixels (V,) are: all but the outer
+    0.05 % at each end. A marker of a few pixels is not to make the bone black."""
+    order = np.argsort(values)
+    below, outside = np.cumsum(counts[order]), _OUTER_SHARE * counts.sum()
+    above = below[-1] - below + counts[order]
+    inner = values[order][(below > outside) & (above > outside) & (counts[order] > 0)]
+    return float(inner[0]), float(inner[-1])
 
 
 def _windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:

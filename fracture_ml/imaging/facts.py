@@ -6,7 +6,7 @@ from fracture_ml.core.records import BodyPart, Priority, RadiographFacts
 from fracture_ml.imaging.anatomy import body_part_of, laterality_of, view_of
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, read_picture
 from fracture_ml.imaging.deidentify import age_of, hashed_patient, keyed_hash
-from fracture_ml.imaging.dicom import text_of
+from fracture_ml.imaging.dicom import DicomHeader, text_of
 from fracture_ml.imaging.fingerprint import perceptual_hash, sha256_of
 
 # Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size. Not
@@ -22,6 +22,8 @@ def read_facts(data: bytes, *, site_secret: bytes, limits: DecodeLimits = DEFAUL
     Raises: an UnusableObject, as `decode` does.
     """
     picture = read_picture(data, limits, at_least_px=_ENOUGH_FOR_A_HASH_PX)
+    if picture.dataset is not None:
+        DicomHeader.of(picture.dataset).require_whole_lossless_scan()
     said = {} if picture.dataset is None else _said_by(picture.dataset, site_secret)
     return RadiographFacts(
         sha256=sha256_of(data),

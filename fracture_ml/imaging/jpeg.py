@@ -15,7 +15,8 @@ _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
 _APP0, _APP1, _APP8, _APP14 = 0xE0, 0xE1, 0xE8, 0xEE
 _NOT_FRAMES = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC: among the numbers of the frame headers
 _FRAMES = {marker for marker in range(0xC0, 0xD0) if marker not in _NOT_FRAMES} | {0xF7}  # 0xF7: JPEG-LS
-_TABLES = {0xC4, 0xCC, 0xDB, _DNL, 0xDD, 0xF8}  # DHT, DAC, DQT, DNL, DRI; LSE of JPEG-LS
+_TABLES = {0xC4, 0xCC, 0xDB, _DNL, 0xDD}  # DHT, DAC, DQT, DNL, DRI
+_JPEG_LS, _LSE = 0xF7, 0xF8  # its frame header, and its parameters
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 
 # Entropy-coded data end at a marker. FF 00 is a stuffed byte, FF D0 to FF D7 are restarts; in JPEG-LS any FF below
@@ -51,7 +52,7 @@ def read_jpeg_structure(data: bytes) -> JpegStructure:
     """
     kept = [data[:2]]
     frame: tuple[int, int, int, int] | None = None  # bits, height, width, components
-    scans, orientation, position = 0, 1, 2
+    scans, orientation, position, is_jpeg_ls = 0, 1, 2, False
     while True:
         start = position
         marker, position = _marker_at(data, position)
@@ -65,7 +66,7 @@ def read_jpeg_structure(data: bytes) -> JpegStructure:
         if marker in _FRAMES:
             if frame is not None or len(segment) < 8:
                 raise Corrupt("The JPEG's frame header is broken or stands twice.")
-            frame = struct.unpack(">BHHB", segment[2:8])
+            frame, is_jpeg_ls = struct.unpack(">BHHB", segment[2:8]), marker == _JPEG_LS
             kept.append(data[start:position])
         elif marker == _SOS:
             scans += 1
@@ -76,7 +77,7 @@ def read_jpeg_structure(data: bytes) -> JpegStructure:
                 raise Truncated("The JPEG ends before its pixels do.")
             position = end.start()
             kept.append(data[start:position])
-        elif marker in _TABLES:
+        elif marker in _TABLES or (marker == _LSE and is_jpeg_ls):
             kept.append(data[start:position])
         elif marker == _APP0 and segment[2:7] == b"JFIF\0" and len(segment) >= 16:
             kept.append(b"\xff\xe0\x00\x10" + segment[2:14] + b"\0\0")  # its thumbnail is dropped

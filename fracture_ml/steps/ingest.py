@@ -11,6 +11,7 @@ from itertools import islice
 
 from fracture_ml.core.errors import (
     FractureError,
+    NotReadable,
     NotReconciled,
     ObjectNotFound,
     RequestRefused,
@@ -154,7 +155,7 @@ def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[Received
     for one in unfetched:
         stores.radiographs.record_quarantined(
             one.received,
-            "not_readable",
+            NotReadable.code,
             "Object storage refuses to hand it over, and hands over others: look at its owner, its encryption key and "
             "its storage class, then run `fracture ingest --retry not_readable`.",
         )

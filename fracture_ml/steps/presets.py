@@ -40,9 +40,7 @@ _ON_CPU = TrainRecipe(
 PRESETS = {
     # Minutes on 2 cores, for the drawn radiographs.
     "demo": NightlyWork(
-        study=replace(
-            _STUDY_ON_CPU, peak_lrs=(1e-3,), schedulers=("cosine", "step"), image_size_px=32, time_budget_s=30
-        ),
+        study=replace(_STUDY_ON_CPU, peak_lrs=(1e-3, 2e-3), schedulers=("cosine",), image_size_px=32, time_budget_s=30),
         recipe=TrainRecipe(
             image_size_px=64,
             smallest_image_size_px=32,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from fracture_ml.core.errors import ObjectNotFound, UnusableObject
+from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, UnusableObject
 from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
@@ -81,6 +81,7 @@ class _Worker:
         self._version = version
         self._scorer = scorer
         self._writing = writing
+        self._readable: str | None = None  # a key that could be read
         # To claim and to feed the network: block after block, so that the newest is done first, and what this worker
         # cannot begin with is left to others.
         self._turn = threading.Lock()
@@ -129,9 +130,17 @@ class _Worker:
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
         try:
-            return self._stores.bucket.read(radiograph.object_key)
+            data = self._stores.bucket.read(radiograph.object_key)
         except ObjectNotFound:
             raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
+        except RequestRefused:
+            # Of this object alone, where another can be read: its storage class, its owner or its key.
+            if self._readable is None:
+                raise
+            self._stores.bucket.read(self._readable)
+            raise NotReadable("Object storage refuses to hand over this radiograph, and hands over others.") from None
+        self._readable = radiograph.object_key
+        return data
 
     def _write_overlay(self, folder: str, outcome: Outcome) -> tuple[PredictionRow, bytes | None]:
         """Put the outcome's overlay into the bucket. Returns: its row, and the heat map that is to be written."""

@@ -7,7 +7,15 @@ import pytest
 from made_files import colour_photograph, dicom_of, jpeg_of, limb, png_chunk, png_of
 from PIL import Image, ImageFile, ImageOps
 
-from fracture_ml.core.errors import Corrupt, EmptyObject, NotAnImage, NotARadiograph, TooLarge, Truncated
+from fracture_ml.core.errors import (
+    BurnedInIdentity,
+    Corrupt,
+    EmptyObject,
+    NotAnImage,
+    NotARadiograph,
+    TooLarge,
+    Truncated,
+)
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff
 from fracture_ml.imaging.png import SIGNATURE
@@ -51,13 +59,24 @@ def test_an_interlaced_png_is_read_and_its_missing_rows_are_found():
         decode(start + png_chunk(b"IDAT", zlib.compress(rows[:-1])) + end)
 
 
-def test_transparent_parts_of_a_png_are_black():
+def test_transparent_parts_of_a_png_are_black_and_hide_nothing():
     alpha = np.full_like(limb(), 255)
     alpha[:, :10] = 0
-    picture = Image.merge("LA", [Image.fromarray(limb()), Image.fromarray(alpha)])
     expected = limb()
     expected[:, :10] = 0
+    picture = Image.merge("LA", [Image.fromarray(expected), Image.fromarray(alpha)])
     assert np.array_equal(decode(png_of(picture)), expected)
+    erased = Image.merge("LA", [Image.fromarray(np.maximum(limb(), 1)), Image.fromarray(alpha)])
+    with pytest.raises(BurnedInIdentity, match="hide pixels"):
+        decode(png_of(erased))
+
+
+def test_a_marker_of_a_few_pixels_does_not_make_the_bone_black():
+    deep = limb(200, 160).astype(np.uint16) * 16  # 12 bits
+    marked = deep.copy()
+    marked[:3, :3] = 65535
+    for picture in (decode(png_of(marked)), decode(dicom_of(marked, bits=16))):
+        assert abs(picture[5:].mean() - decode(png_of(deep))[5:].mean()) < 3
 
 
 def test_sixteen_bits_of_a_png_are_stretched_from_darkest_to_brightest():

@@ -20,7 +20,8 @@ from made_files import (
     png_of,
 )
 from PIL import Image, PngImagePlugin
-from pydicom import Dataset, uid
+from pydicom import DataElement, Dataset, uid
+from pydicom.encaps import encapsulate, get_frame
 
 from fracture_ml.core.errors import BurnedInIdentity
 from fracture_ml.core.records import MediaType
@@ -185,7 +186,7 @@ def test_the_picture_is_the_same_before_and_after(syntax, tmp_path):
         source = compressed(source, syntax, tmp_path)
     stored = deidentify(source, MediaType.DICOM, site_secret=SECRET)
     assert np.array_equal(decode(stored), decode(source))
-    if syntax not in ("JPEGLSLossless", "JPEG2000Lossless"):  # whose comments are gone
+    if syntax not in ("JPEGLSLossless", "JPEG2000Lossless", "RLELossless"):  # whose comments and gaps are gone
         assert read(stored).PixelData == read(source).PixelData
     assert deidentify(source, MediaType.DICOM, site_secret=SECRET) == stored
 
@@ -215,6 +216,18 @@ def test_a_real_jpeg_2000_keeps_its_pixels_and_loses_its_comment(real_data):
     stored = deidentify(source, MediaType.DICOM, site_secret=SECRET)
     assert np.array_equal(decode(stored), decode(source))
     assert b"Kakadu" in source and b"Kakadu" not in stored
+
+
+def test_nothing_hides_behind_run_lengths_or_in_attributes_that_are_numbers(tmp_path):
+    source = read(compressed(bytes_of(identified()), "RLELossless", tmp_path))
+    frame = get_frame(source.PixelData, 0, number_of_frames=1)
+    source.PixelData = encapsulate([frame + b"Doe^Jane"])
+    source.add(DataElement(0x00280034, "LO", "Doe^Jane"))  # PixelAspectRatio
+    source.add(DataElement(0x00282112, "LO", "Doe^Jane"))  # LossyImageCompressionRatio
+    given = bytes_of(source)
+    stored = deidentify(given, MediaType.DICOM, site_secret=SECRET)
+    assert given.count(b"Doe^Jane") >= 3 and b"Doe^Jane" not in stored
+    assert np.array_equal(decode(stored), decode(given))
 
 
 @pytest.mark.parametrize("said", ["YES", "Yes", "y"])

@@ -1,17 +1,25 @@
+import io
+
 import numpy as np
+import pydicom
 import pytest
 from made_files import (
+    SECRET,
+    bytes_of,
     colour_photograph,
     compressed,
     dicom_around_frame,
+    dicom_dataset,
     dicom_of,
     jpeg_of,
     limb,
 )
 from pydicom import Dataset, uid
+from pydicom.encaps import encapsulate, get_frame
 
 from fracture_ml.core.errors import BurnedInIdentity, Corrupt, NotARadiograph, Truncated, UnsupportedDicom
 from fracture_ml.imaging.decode import DecodeLimits, decode
+from fracture_ml.imaging.facts import read_facts
 
 DEEP = limb().astype(np.int64) * 16  # 12 bits
 
@@ -91,6 +99,46 @@ def test_the_modality_and_the_voi_lookup_tables_are_followed(vr):
     voi = {"VOILUTSequence": lookup_table(root[:3000] // 16, 100, 8, vr=vr)}
     expected = (root[:3000] // 16)[np.clip(DEEP - 100, 0, 2999)] / 255
     assert np.array_equal(decode(dicom_of(DEEP, **voi, **window)), shades(expected))
+
+
+def test_a_lookup_table_that_says_more_bits_than_its_entries_have_is_not_black():
+    said, meant = ({"VOILUTSequence": lookup_table(range(4096), 0, bits)} for bits in (16, 12))
+    assert np.array_equal(decode(dicom_of(DEEP, **said)), decode(dicom_of(DEEP, **meant)))
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLosslessProcess14"])
+@pytest.mark.parametrize("edge", [None, 0, 4095], ids=["as it is", "black edges", "white edges"])
+def test_a_lossless_jpeg_that_lost_data_before_its_end_marker_is_refused(syntax, edge, tmp_path):
+    pixels = limb(400, 300).astype(np.int64) * 16
+    if edge is not None:  # long runs of one code up to the end
+        pixels[-40:] = pixels[:, -40:] = edge
+    whole = pydicom.dcmread(io.BytesIO(compressed(dicom_of(pixels), syntax, tmp_path)))
+    frame = get_frame(whole.PixelData, 0, number_of_frames=1)
+    end = frame.rfind(b"\xff\xd9")
+    assert read_facts(bytes_of(whole), site_secret=SECRET).height_px == 400
+    third = end // 3
+    for damaged in (
+        frame[: end // 2] + frame[end:],
+        frame[:third] + frame[third + 2000 :],
+        frame[:third] + bytes(2000) + frame[third + 2000 :],
+    ):
+        whole.PixelData = encapsulate([damaged])
+        with pytest.raises((Truncated, Corrupt)):
+            read_facts(bytes_of(whole), site_secret=SECRET)
+
+
+def test_a_colour_jpeg_inside_dicom_that_ends_early_is_refused():
+    frame = jpeg_of(np.repeat(limb(200, 160)[..., None], 3, axis=2))
+    dataset = dicom_dataset(
+        np.zeros((200, 160, 3), np.uint8), bits=8, PhotometricInterpretation="YBR_FULL_422", PlanarConfiguration=0
+    )
+    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    assert decode(bytes_of(dataset)).shape == (200, 160)
+    dataset.PixelData = encapsulate([frame[: len(frame) // 2] + b"\xff\xd9"])
+    with pytest.raises(Truncated):
+        decode(bytes_of(dataset))
 
 
 def test_signed_pixels_are_read_as_signed():

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from botocore.exceptions import ClientError
 from numpy.random import default_rng
 from PIL import Image
 from running import environment_of, settings_of
@@ -16,6 +15,7 @@ from fracture_ml.steps.settings import Settings
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import transaction
 from tests.imaging.made_files import bytes_of, dicom_dataset
+from tests.steps.refusing import Refusing
 
 
 @pytest.fixture
@@ -51,22 +51,6 @@ def test_text_that_postgres_cannot_store_costs_nobody_else_anything(stores, sett
     assert (counts["radiograph"], counts["labels"], counts["quarantined"]) == (3, 1, 2)
     assert set(quarantined(stores).values()) == {"unreadable_labels"}
     assert {row["manufacturer"] for row in stores.radiographs.subgroups_of([1, 2, 3]).values()} == {"unknown", "ACME"}
-
-
-class Refusing:
-    """An S3 client that is refused some objects."""
-
-    def __init__(self, client, code: str, keys: set[str]) -> None:
-        self._client, self._code, self._keys = client, code, keys
-
-    def get_object(self, *, Bucket: str, Key: str):
-        if Key in self._keys:
-            fault = {"Error": {"Code": self._code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
-            raise ClientError(fault, "GetObject")
-        return self._client.get_object(Bucket=Bucket, Key=Key)
-
-    def __getattr__(self, name: str):
-        return getattr(self._client, name)
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,11 @@ from fracture_ml.steps.score import score_batch
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
+from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import connect, migrate, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE
 from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
+from tests.steps.refusing import Refusing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,17 @@ def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
     for radiograph_id, key in heat_maps.items():
         with Image.open(io.BytesIO(read_heat_map(place.stores.bucket, key, radiograph_id))) as heat_map:
             assert (heat_map.format, heat_map.mode, max(heat_map.size)) == ("PNG", "L", 112)
+
+
+def test_an_object_that_the_bucket_refuses_costs_no_neighbour_its_score(place):
+    ids = receive_drawn(place.stores, 40)
+    version = promote_drawn(place.stores).version
+    (refused,) = place.stores.radiographs.stored([ids[7]])
+    client = Refusing(place.stores.bucket._client, "InvalidObjectState", {refused.object_key})
+    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
+    done = score_batch(guarded, place.settings, version=version, first=ids[0], last=ids[-1])
+    assert done == {"due": 40, "scored": 39, "rejected": 1}
+    assert place.stores.predictions.prediction_of(version, ids[7])["reason"].startswith("not_readable: ")
 
 
 def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_holder_is_gone(place):
