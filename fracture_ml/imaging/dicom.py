@@ -366,7 +366,7 @@ class DicomHeader:
         """Refuse a JPEG Lossless frame whose data do not hold exactly its pixels, whatever end marker there is.
 
         Its decoder goes on with zeros and says nothing. So it is asked twice more: bits that follow the last pixel must
-        change nothing, and other bits in the last pixels' place must change something. Costs two more decodings.
+        change nothing, and other bits in the last pixels' place must change something. Costs three decodings.
 
         Raises: Truncated, Corrupt.
         """

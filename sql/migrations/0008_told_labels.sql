@@ -83,29 +83,34 @@ LANGUAGE sql STABLE AS $$
 $$;
 DROP VIEW fracture.radiograph_label;
 
--- What the labels that hold now tell of a radiograph beside the finding: the best source first, then the oldest label.
+-- What is known of a labelled radiograph beside the finding, as its DICOM says, else as the labels that hold now tell: the
+-- best source first, then the oldest label. Only a DICOM says anything itself: what is known of a PNG or JPEG was told.
 CREATE VIEW fracture.told_facts AS
-SELECT radiograph_id,
-       (array_agg(patient_key ORDER BY place, label_id) FILTER (WHERE patient_key IS NOT NULL))[1] AS patient_key,
-       (array_agg(study_key ORDER BY place, label_id) FILTER (WHERE study_key IS NOT NULL))[1] AS study_key,
-       (array_agg(body_part ORDER BY place, label_id)
-           FILTER (WHERE body_part IS NOT NULL AND body_part <> 'unknown'))[1] AS body_part,
-       (array_agg(laterality ORDER BY place, label_id) FILTER (WHERE laterality IS NOT NULL))[1] AS laterality,
-       (array_agg(view ORDER BY place, label_id) FILTER (WHERE view IS NOT NULL))[1] AS view,
-       (array_agg(hardware ORDER BY place, label_id) FILTER (WHERE hardware IS NOT NULL))[1] AS hardware
-FROM (SELECT *, array_position(ARRAY['adjudication', 'radiologist', 'report', 'dataset'], source) AS place
-      FROM fracture.radiograph_labels('infinity')) ranked
-GROUP BY radiograph_id;
-
--- Whom a radiograph belongs to, as is known now, also where it is in a snapshot and keeps its group: as its DICOM says,
--- else as a label tells.
-CREATE VIEW fracture.radiograph_tie AS
-SELECT r.radiograph_id,
-       CASE r.media_type WHEN 'application/dicom' THEN coalesce(r.patient_key, told.patient_key)
-                         ELSE coalesce(told.patient_key, r.patient_key) END AS patient_key,
-       CASE WHEN r.media_type = 'application/dicom' AND r.study_key <> r.sha256 THEN r.study_key
-            ELSE coalesce(told.study_key, r.study_key) END AS study_key
-FROM fracture.radiograph r
-LEFT JOIN fracture.told_facts told USING (radiograph_id);
+SELECT told.radiograph_id,
+       CASE WHEN own.says THEN coalesce(r.patient_key, told.patient_key)
+            ELSE coalesce(told.patient_key, r.patient_key) END AS patient_key,
+       CASE WHEN own.says AND r.study_key <> r.sha256 THEN r.study_key
+            ELSE coalesce(told.study_key, r.study_key) END AS study_key,
+       CASE WHEN own.says AND r.body_part <> 'unknown' THEN r.body_part
+            ELSE coalesce(told.body_part, r.body_part) END AS body_part,
+       CASE WHEN own.says THEN coalesce(r.laterality, told.laterality)
+            ELSE coalesce(told.laterality, r.laterality) END AS laterality,
+       CASE WHEN own.says THEN coalesce(r.view, told.view) ELSE coalesce(told.view, r.view) END AS view,
+       coalesce(told.hardware, r.hardware) AS hardware
+FROM (
+    SELECT radiograph_id,
+           (array_agg(patient_key ORDER BY place, label_id) FILTER (WHERE patient_key IS NOT NULL))[1] AS patient_key,
+           (array_agg(study_key ORDER BY place, label_id) FILTER (WHERE study_key IS NOT NULL))[1] AS study_key,
+           (array_agg(body_part ORDER BY place, label_id)
+               FILTER (WHERE body_part IS NOT NULL AND body_part <> 'unknown'))[1] AS body_part,
+           (array_agg(laterality ORDER BY place, label_id) FILTER (WHERE laterality IS NOT NULL))[1] AS laterality,
+           (array_agg(view ORDER BY place, label_id) FILTER (WHERE view IS NOT NULL))[1] AS view,
+           (array_agg(hardware ORDER BY place, label_id) FILTER (WHERE hardware IS NOT NULL))[1] AS hardware
+    FROM (SELECT *, array_position(ARRAY['adjudication', 'radiologist', 'report', 'dataset'], source) AS place
+          FROM fracture.radiograph_labels('infinity')) ranked
+    GROUP BY radiograph_id
+) told
+JOIN fracture.radiograph r USING (radiograph_id)
+CROSS JOIN LATERAL (SELECT r.media_type = 'application/dicom' AS says) own;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA fracture FROM PUBLIC;

@@ -10,12 +10,13 @@ WITH drawn AS (
     WHERE l.value = 'positive'
     GROUP BY l.radiograph_id
 )
-SELECT r.radiograph_id, r.sha256::text AS sha256, r.group_key, tie.patient_key, tie.study_key,
+SELECT r.radiograph_id, r.sha256::text AS sha256, r.group_key, coalesce(told.patient_key, r.patient_key) AS patient_key,
+       coalesce(told.study_key, r.study_key) AS study_key,
        earliest.sha256::text AS near_duplicate_of, s.value AS label, s.meaning,
        CASE WHEN s.value = 'positive' THEN coalesce(d.boxes, '[]') ELSE '[]' END AS boxes
 FROM fracture.standing_labels(:as_of) s
 JOIN fracture.radiograph r USING (radiograph_id)
-JOIN fracture.radiograph_tie tie ON tie.radiograph_id = r.radiograph_id
+LEFT JOIN fracture.told_facts told ON told.radiograph_id = r.radiograph_id
 LEFT JOIN fracture.radiograph earliest ON earliest.radiograph_id = r.cluster_id
 LEFT JOIN drawn d ON d.radiograph_id = r.radiograph_id
 WHERE r.received_at <= :as_of

@@ -1,19 +1,14 @@
--- Fill facts that a file did not carry from what the labels of the radiograph tell now. Only a DICOM carries any: what is
--- known of a PNG or JPEG was told, and a corrected label corrects it. What is in a snapshot stays as it was frozen; a
--- study that is on the worklist keeps its key.
+-- Fill what labels tell of radiographs into them. What is in a snapshot stays as it was frozen; a study that is on the
+-- worklist keeps its key.
 -- parameters: radiograph_ids bigint[]      returns: nothing
 UPDATE fracture.radiograph r
-SET patient_key = CASE WHEN r.media_type = 'application/dicom' THEN coalesce(r.patient_key, told.patient_key)
-                       ELSE coalesce(told.patient_key, r.patient_key) END,
-    study_key = CASE WHEN told.study_key IS NOT NULL AND (r.study_key = r.sha256 OR r.media_type <> 'application/dicom')
-                          AND NOT EXISTS (SELECT FROM fracture.worklist w WHERE w.study_key = r.study_key)
-                     THEN told.study_key ELSE r.study_key END,
-    body_part = CASE WHEN r.media_type = 'application/dicom' AND r.body_part <> 'unknown' THEN r.body_part
-                     ELSE coalesce(told.body_part, r.body_part) END,
-    laterality = CASE WHEN r.media_type = 'application/dicom' THEN coalesce(r.laterality, told.laterality)
-                      ELSE coalesce(told.laterality, r.laterality) END,
-    view = CASE WHEN r.media_type = 'application/dicom' THEN coalesce(r.view, told.view) ELSE coalesce(told.view, r.view) END,
-    hardware = coalesce(told.hardware, r.hardware)
+SET patient_key = told.patient_key,
+    study_key = CASE WHEN EXISTS (SELECT FROM fracture.worklist w WHERE w.study_key = r.study_key)
+                     THEN r.study_key ELSE told.study_key END,
+    body_part = told.body_part,
+    laterality = told.laterality,
+    view = told.view,
+    hardware = told.hardware
 FROM fracture.told_facts told
 WHERE told.radiograph_id = ANY(CAST(:radiograph_ids AS bigint[]))
   AND r.radiograph_id = told.radiograph_id

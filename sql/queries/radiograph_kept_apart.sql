@@ -2,6 +2,6 @@
 -- they stay studies of their own.
 -- parameters: radiograph_ids bigint[]      returns: radiographs bigint
 SELECT count(*) AS radiographs
-FROM fracture.radiograph_tie tie
+FROM fracture.told_facts told
 JOIN fracture.radiograph r USING (radiograph_id)
-WHERE tie.radiograph_id = ANY(CAST(:radiograph_ids AS bigint[])) AND tie.study_key <> r.study_key;
+WHERE told.radiograph_id = ANY(CAST(:radiograph_ids AS bigint[])) AND told.study_key <> r.study_key;
