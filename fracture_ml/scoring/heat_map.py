@@ -1,6 +1,5 @@
 """Where the network looked. AI attention, not a lesion boundary."""
 
-import io
 import textwrap
 from functools import cache, lru_cache
 
@@ -11,6 +10,7 @@ from scipy import ndimage
 
 from fracture_ml.core.records import Box
 from fracture_ml.imaging.letterbox import LetterboxGeometry
+from fracture_ml.scoring.png import png_of
 
 CAPTION = "AI attention, not a lesion boundary. Research use."
 LONGEST_SIDE_PX = 512  # of an overlay, without the caption below it
@@ -87,7 +87,7 @@ def box_of(attention: np.ndarray, width_px: int, height_px: int) -> Box | None:
 
 def heat_map_png(attention: np.ndarray) -> bytes:
     """The attention (H, W), 0 to 1, as an 8-bit grey PNG: white is the maximum."""
-    return _png(_levels(attention))
+    return png_of(np.asarray(_levels(attention)))
 
 
 def overlay_png(pixels: np.ndarray, attention: np.ndarray) -> bytes:
@@ -102,9 +102,7 @@ def overlay_png(pixels: np.ndarray, attention: np.ndarray) -> bytes:
     entries, palette = _palette()
     places = np.asarray(over, np.uint16) << 8 | np.asarray(grey)  # (h, w)
     caption = entries.take(_caption(width, max(height, width)))  # (strip, w)
-    picture = Image.fromarray(np.concatenate([entries.take(places), caption]), "P")
-    picture.putpalette(palette)
-    return _png(picture)
+    return png_of(np.concatenate([entries.take(places), caption]), palette)
 
 
 @cache
@@ -143,9 +141,3 @@ def _caption(width_px: int, longest_px: int) -> np.ndarray:
 
 def _levels(attention: np.ndarray) -> Image.Image:
     return Image.fromarray((attention * 255).round().astype(np.uint8))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # there are thousands of them: time counts more than size
-    return buffer.getvalue()

@@ -3,20 +3,19 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, UnusableObject
-from fracture_ml.core.records import Outcome, Rejected, StoredRadiograph
+from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
 from fracture_ml.steps.bundle import open_bundle
-from fracture_ml.steps.heat_maps import write_heat_maps
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.patience import patiently
+from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
@@ -24,7 +23,6 @@ from fracture_ml.stores.predictions import PredictionRow
 log = logging.getLogger(__name__)
 
 _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the last one writes
-_WRITING_THREADS = 4
 
 
 def score_batch(
@@ -58,11 +56,8 @@ def score_batch(
         return dict(done)
     bundle = patiently(open_bundle, stores, patiently(stores.registry.version_of, version))
     limits = decode_limits(settings)
-    with (
-        Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer,
-        ThreadPoolExecutor(_WRITING_THREADS, thread_name_prefix="write") as writing,
-    ):
-        worker = _Worker(stores, version, scorer, writing)
+    with Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer:
+        worker = _Worker(stores, version, scorer)
         while blocks:
             found = worker.score(blocks)
             done += found
@@ -76,11 +71,10 @@ def score_batch(
 class _Worker:
     """Claims blocks, scores and commits them, a few at a time, so that fetching, scoring and writing overlap."""
 
-    def __init__(self, stores: Stores, version: int, scorer: Scorer, writing: ThreadPoolExecutor) -> None:
+    def __init__(self, stores: Stores, version: int, scorer: Scorer) -> None:
         self._stores = stores
         self._version = version
         self._scorer = scorer
-        self._writing = writing
         self._readable: str | None = None  # a key that could be read
         # To claim and to feed the network: block after block, so that the newest is done first, and what this worker
         # cannot begin with is left to others.
@@ -120,13 +114,23 @@ class _Worker:
 
     def _outcomes_of(self, block: int, batches: Sequence[Batch]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
+        outcomes = [outcome for batch in batches for outcome in batch.outcomes()]
         folder = f"attention/{self._version}/{block}/"
-        found: list[tuple[PredictionRow, bytes | None]] = []  # with the heat map
-        for batch in batches:
-            found += self._writing.map(partial(self._write_overlay, folder), batch.outcomes())
-        rows = self._write_heat_maps(folder, found)
+        commit = f"{folder}{outcomes[0].radiograph_id}"  # no other commit of the block has this radiograph
+        scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+        heat_maps = {one.radiograph_id: one.heat_map_png for one in scored if one.heat_map_png is not None}
+        overlays = {one.radiograph_id: one.overlay_png for one in scored if one.overlay_png is not None}
+        heat_map_keys = self._write(f"{commit}-heat_maps.zip", heat_maps)
+        overlay_keys = self._write(f"{commit}-overlays.zip", overlays)
+        rows = [_row_of(outcome, heat_map_keys, overlay_keys) for outcome in outcomes]
         self._remove_leftovers(folder, rows)
         return rows
+
+    def _write(self, key: str, pngs: Mapping[int, bytes]) -> dict[int, str]:
+        """Put the pictures into one object, where there are any. Returns: radiograph -> the key of its picture."""
+        if pngs:
+            write_pictures(self._stores.bucket, key, pngs)
+        return dict.fromkeys(pngs, key)
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
         try:
@@ -142,32 +146,6 @@ class _Worker:
         self._readable = radiograph.object_key
         return data
 
-    def _write_overlay(self, folder: str, outcome: Outcome) -> tuple[PredictionRow, bytes | None]:
-        """Put the outcome's overlay into the bucket. Returns: its row, and the heat map that is to be written."""
-        if isinstance(outcome, Rejected):
-            return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason), None
-        overlay_key = None
-        if outcome.overlay_png is not None:
-            overlay_key = f"{folder}{outcome.radiograph_id}-overlay.png"
-            self._stores.bucket.write(overlay_key, outcome.overlay_png, "image/png")
-        row = PredictionRow(
-            radiograph_id=outcome.radiograph_id,
-            probability=outcome.probability,
-            calibrated=outcome.calibrated,
-            operating_point=outcome.operating_point,
-            box=outcome.box,
-            overlay_key=overlay_key,
-        )
-        return row, outcome.heat_map_png
-
-    def _write_heat_maps(self, folder: str, found: Sequence[tuple[PredictionRow, bytes | None]]) -> list[PredictionRow]:
-        """Put all heat maps into one object, named by the first radiograph, which no other commit of the block has."""
-        pngs = {row.radiograph_id: png for row, png in found if png is not None}
-        key = f"{folder}{found[0][0].radiograph_id}-heat_maps.zip"
-        if pngs:
-            write_heat_maps(self._stores.bucket, key, pngs)
-        return [replace(row, heat_map_key=key) if row.radiograph_id in pngs else row for row, _ in found]
-
     def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
         """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
         named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
@@ -175,6 +153,20 @@ class _Worker:
         for found in self._stores.bucket.list(folder):
             if found.key not in named and found.key.removeprefix(folder).split("-")[0] in due:
                 self._stores.bucket.delete(found.key)
+
+
+def _row_of(outcome: Outcome, heat_map_keys: Mapping[int, str], overlay_keys: Mapping[int, str]) -> PredictionRow:
+    if isinstance(outcome, Rejected):
+        return PredictionRow(radiograph_id=outcome.radiograph_id, reason=outcome.reason)
+    return PredictionRow(
+        radiograph_id=outcome.radiograph_id,
+        probability=outcome.probability,
+        calibrated=outcome.calibrated,
+        operating_point=outcome.operating_point,
+        box=outcome.box,
+        heat_map_key=heat_map_keys.get(outcome.radiograph_id),
+        overlay_key=overlay_keys.get(outcome.radiograph_id),
+    )
 
 
 def _cancel(batches: Sequence[Batch]) -> None:

@@ -15,8 +15,8 @@ from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import AiPriority, LabelValue, Priority, WorklistStatus
 from fracture_ml.imaging.decode import decode
 from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_study
-from fracture_ml.steps.heat_maps import read_heat_map
 from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.worklist import admitted_actions
@@ -193,6 +193,14 @@ def image_png(stores: Stores, settings: Settings, radiograph_id: int) -> bytes:
     return _png(picture)
 
 
+def highlighted_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
+    """The radiograph with the AI's attention over it and the caption burnt in, as scoring stored it: to hand on.
+
+    Raises: ObjectNotFound: nothing was highlighted. StorageUnavailable.
+    """
+    return _stored_picture(stores, version, radiograph_id, "overlay_key")
+
+
 def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
     """The AI's attention as a transparent layer to lay over the plain radiograph: RGBA, at the source's aspect.
 
@@ -200,14 +208,18 @@ def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
 
     Raises: ObjectNotFound: nothing was highlighted. StorageUnavailable.
     """
-    prediction = stores.predictions.prediction_of(version, radiograph_id)
-    if prediction is None or prediction["heat_map_key"] is None:
-        raise ObjectNotFound("The AI highlighted nothing in this image.")
-    heat_map = read_heat_map(stores.bucket, prediction["heat_map_key"], radiograph_id)
+    heat_map = _stored_picture(stores, version, radiograph_id, "heat_map_key")
     attention = Image.open(io.BytesIO(heat_map)).convert("L")
     layer = Image.new("RGBA", attention.size, (*_HIGHLIGHT_COLOUR, 0))
     layer.putalpha(attention.point(lambda level: round(level * _HIGHLIGHT_OPACITY)))
     return _png(layer)
+
+
+def _stored_picture(stores: Stores, version: int, radiograph_id: int, key_name: str) -> bytes:
+    prediction = stores.predictions.prediction_of(version, radiograph_id)
+    if prediction is None or prediction[key_name] is None:
+        raise ObjectNotFound("The AI highlighted nothing in this image.")
+    return read_picture(stores.bucket, prediction[key_name], radiograph_id)
 
 
 def _act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_said: Any) -> dict[str, Any]:

@@ -253,3 +253,10 @@ def overlay(version: int, radiograph_id: int, stores: OpenedStores) -> Response:
         ("overlay", version, radiograph_id), lambda: worklist.overlay_png(stores, version, radiograph_id)
     )
     return Response(picture, media_type="image/png")
+
+
+@app.get("/highlighted/{version}/{radiograph_id}.png")
+def highlighted(version: int, radiograph_id: int, stores: OpenedStores) -> Response:
+    picture = worklist.highlighted_png(stores, version, radiograph_id)
+    name = f"radiograph-{radiograph_id}-model-{version}-ai-attention.png"
+    return Response(picture, media_type="image/png", headers={"Content-Disposition": f'attachment; filename="{name}"'})

@@ -27,7 +27,8 @@ from fracture_ml.core.records import (
     ReceivedObject,
 )
 from fracture_ml.data.splits import draft_snapshot
-from fracture_ml.steps.heat_maps import write_heat_maps
+from fracture_ml.scoring.heat_map import overlay_png
+from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
@@ -134,8 +135,9 @@ def promote_champion(stores: Stores, *, seed: int = 0) -> int:
 
 def predict(stores: Stores, version: int, ids: Sequence[int], scores: Sequence[float | None]) -> None:
     """One outcome per radiograph, with a heat map where the score reaches the lower operating point."""
-    rows, heat_maps = [], {}
-    key = f"attention/{version}/{ids[0]}-heat_maps.zip"
+    rows, heat_maps, overlays = [], {}, {}
+    commit = f"attention/{version}/{ids[0]}"
+    heat_map_key, overlay_key = f"{commit}-heat_maps.zip", f"{commit}-overlays.zip"
     for radiograph_id, score in zip(ids, scores, strict=True):
         if score is None:
             rows.append(PredictionRow(radiograph_id=radiograph_id, reason="corrupt: the decoder refuses the bytes"))
@@ -145,17 +147,20 @@ def predict(stores: Stores, version: int, ids: Sequence[int], scores: Sequence[f
             across, down = np.meshgrid(np.linspace(-1, 1, 240), np.linspace(-1, 1, 320))
             attention = np.exp(-((across**2 + (down - 0.2) ** 2) / 0.05))
             heat_maps[radiograph_id] = png_of((attention * 255).astype(np.uint8))
+            overlays[radiograph_id] = overlay_png((attention * 120).astype(np.uint8), attention)
         rows.append(
             PredictionRow(
                 radiograph_id=radiograph_id,
                 probability=score,
                 calibrated=score,
                 operating_point=POINTS.place(score),
-                heat_map_key=key if flagged else None,
+                heat_map_key=heat_map_key if flagged else None,
+                overlay_key=overlay_key if flagged else None,
                 box=Box(x=90, y=150, width=60, height=70) if flagged else None,
             )
         )
-    write_heat_maps(stores.bucket, key, heat_maps)
+    write_pictures(stores.bucket, heat_map_key, heat_maps)
+    write_pictures(stores.bucket, overlay_key, overlays)
     stores.predictions.save(version, rows)
 
 

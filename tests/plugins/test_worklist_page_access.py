@@ -119,6 +119,7 @@ def test_faults_are_sentences(airflow_page: Access, study: Drawn):
         ("GET", "api/items/nobody-knows-this", None, 404),
         ("GET", "images/999999999.png", None, 404),
         ("GET", "overlays/999/999999999.png", None, 404),
+        ("GET", "highlighted/999/999999999.png", None, 404),
         ("GET", "static/..%2Fapp.py", None, 404),
         ("GET", "static/app.py", None, 404),
         ("POST", f"api/items/{study.study_key}/report", {"row_version": 1, "value": "perhaps"}, 422),

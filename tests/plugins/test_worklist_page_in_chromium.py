@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fracture_ml.core.records import BodyPart, Priority
 from fracture_ml.steps.worklist import rank_worklist
@@ -89,6 +90,11 @@ def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
     expect(opened.locator("#overlay")).to_be_visible()
     expect(opened.get_by_text("AI attention, not a lesion boundary")).to_be_visible()
     with_highlight = opened.locator("#stage").screenshot()
+    with opened.expect_download() as saving:
+        opened.get_by_role("link", name="Save picture").click()
+    assert saving.value.suggested_filename.endswith("-ai-attention.png")
+    with Image.open(saving.value.path()) as saved:
+        assert saved.format == "PNG" and saved.width == 240
 
     opened.keyboard.press("h")
     for gone in ("#overlay", "#box", "#highlight-label"):

@@ -295,6 +295,17 @@ def test_the_picture_is_the_radiograph_at_most_1600_px_long(stores, settings):
         assert np.array_equal(np.asarray(picture), draw_bone(4))
 
 
+def test_the_highlighted_picture_is_that_of_the_radiograph_with_its_caption(stores, settings):
+    study = drawn(scores=(0.9, 0.95, 0.1))
+    *flagged, below = put_on_list(stores, settings, study)
+    version = stores.registry.find_champion().version
+    for radiograph_id in flagged:
+        with Image.open(io.BytesIO(worklist.highlighted_png(stores, version, radiograph_id))) as picture:
+            assert picture.width == 240 and picture.height > 320  # the caption's strip below it
+    with pytest.raises(ObjectNotFound):
+        worklist.highlighted_png(stores, version, below)
+
+
 def test_the_overlay_is_transparent_where_there_is_no_attention(stores, settings):
     study = drawn(scores=(0.9, 0.1))
     flagged, below = put_on_list(stores, settings, study)

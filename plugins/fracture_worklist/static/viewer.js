@@ -132,6 +132,9 @@ function drawHighlight() {
   const button = byId("highlight");
   button.setAttribute("aria-pressed", String(highlightWanted && usable));
   button.disabled = !usable;
+  const save = byId("save-picture");
+  save.hidden = !radiograph.has_overlay;
+  if (radiograph.has_overlay) save.href = `highlighted/${radiograph.version}/${radiograph.radiograph_id}.png`;
   button.title = highlightFault || (radiograph.has_overlay ? ATTENTION : "The AI highlighted nothing in this image");
 }
 

@@ -1,4 +1,7 @@
-"""Heat maps in the bucket: one archive for all that a worker commits together, since each write costs (docs/LOG.md)."""
+"""Heat maps and overlays in the bucket: one archive of each for all that a worker commits together.
+
+A write costs object storage more than a picture's bytes do (docs/LOG.md).
+"""
 
 import io
 from collections.abc import Mapping
@@ -8,8 +11,8 @@ from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.stores.bucket import Bucket
 
 
-def write_heat_maps(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None:
-    """Put the maps under `key`, as a ZIP of `<radiograph id>.png`; the same maps give the same bytes.
+def write_pictures(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None:
+    """Put the pictures under `key`, as a ZIP of `<radiograph id>.png`; the same pictures give the same bytes.
 
     Raises: StorageUnavailable.
     """
@@ -20,7 +23,7 @@ def write_heat_maps(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None
     bucket.write(key, file.getvalue(), "application/zip")
 
 
-def read_heat_map(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
+def read_picture(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
     """The PNG of one radiograph from the object that its prediction names. Raises: ObjectNotFound, StorageUnavailable.
 
     Predictions from before there were archives name a PNG of their own.
@@ -32,7 +35,7 @@ def read_heat_map(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
         try:
             return archive.read(_entry(radiograph_id))
         except KeyError:
-            raise ObjectNotFound("The archive that should hold this radiograph's heat map does not.") from None
+            raise ObjectNotFound("The archive that should hold this radiograph's picture does not.") from None
 
 
 def _entry(radiograph_id: int) -> str:
