@@ -66,7 +66,7 @@ class PixelCache:
         A radiograph that cannot be read is in `failed` and stops nothing. Other caches, the longest unused first, are
         deleted where all together would exceed `max_bytes`. Of several processes one builds, and the others wait.
 
-        Args:    read: object key -> bytes; called from `workers` threads (None: one for each core, at least four).
+        Args:    read: object key -> bytes; called from `workers` threads (None: one for each core, and one more).
                  on_progress: (done, total), from this thread.
         Raises:  DiskFull: the disk or `max_bytes` has no room. StorageUnavailable: whatever `read` raises that is not
                  about one object.
@@ -179,7 +179,8 @@ def _fill(
         except UnusableObject as error:
             return f"{error.code}: {error}"
 
-    pool = ThreadPoolExecutor(workers or max(4, os.cpu_count() or 1), thread_name_prefix="decode")
+    # One waits for the bucket while the others decode; each beyond that costs more than it brings (docs/LOG.md).
+    pool = ThreadPoolExecutor(workers or (os.cpu_count() or 1) + 1, thread_name_prefix="decode")
     with (building / _PIXELS).open("wb") as file, pool:
         try:
             if radiographs:
