@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -15,25 +14,21 @@ from functools import cached_property
 from pathlib import Path
 
 import psutil
-from dotenv import dotenv_values
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
 from fracture_ml.core.errors import StackError, StorageUnavailable
 from fracture_ml.stack import processes
-from fracture_ml.stack.airflow import ADMIN, COMPONENTS, VIEWER, Airflow
-from fracture_ml.stack.credentials import Credentials, load_credentials, write_private
-from fracture_ml.stack.postgres import PostgresServer, psql_path
-from fracture_ml.stack.program import LOOPBACK, Program, is_free
-from fracture_ml.stack.s3 import PORTS, S3Server
+from fracture_ml.stack.airflow import ADMIN, COMPONENTS, VIEWER
+from fracture_ml.stack.postgres import PostgresServer
+from fracture_ml.stack.program import LOOPBACK, is_free
+from fracture_ml.stack.s3 import S3Server
+from fracture_ml.stack.servers import BUCKET, Servers
 from fracture_ml.stack.supervision import Supervision
-from fracture_ml.steps.settings import StackSettings, inherited_environment, load_stack_settings
+from fracture_ml.steps.settings import inherited_environment, load_stack_settings
 
-BUCKET = "fracture"
-OWNER, READER = "fracture", "fracture_reader"
-_REPOSITORY = Path(__file__).resolve().parents[2]
-ROLES = _REPOSITORY / "sql" / "roles.sql"
+_ROLES = Path(__file__).resolve().parents[2] / "sql" / "roles.sql"
 _HEALTHY_TIMEOUT_S = 180.0
 _SETUP_TIMEOUT_S = 300.0
 _BUCKET_TIMEOUT_S = 30.0
@@ -60,7 +55,7 @@ def up(console: Console) -> Access:
 
     Raises: StackError, InvalidSettings: one sentence that says what to do.
     """
-    stack = Stack(load_stack_settings())
+    stack = _stack()
     try:
         with stack.lock():
             stack.start(console)
@@ -74,7 +69,7 @@ def up(console: Console) -> Access:
 
 def down(console: Console) -> None:
     """Stop everything, the tasks that run included; the data stay. Raises: StackError."""
-    stack = Stack(load_stack_settings())
+    stack = _stack()
     if not stack.folder.exists():
         console.print("Nothing runs.")
         return
@@ -84,130 +79,24 @@ def down(console: Console) -> None:
 
 def status(console: Console) -> None:
     """Print what runs."""
-    stack = Stack(load_stack_settings())
+    stack = _stack()
     table = Table("program", "state")
     states = stack.states()
-    for program in stack.programs if states else ():
+    for program in stack.servers.programs if states else ():
         table.add_row(program.name, states.get(program.name, "not known"))
     console.print(table if states else "Nothing runs; `make up` starts everything.")
 
 
 class Stack:
-    """The embedded servers of one data folder."""
+    """Starts and stops the embedded servers of one data folder."""
 
-    def __init__(self, environment: StackSettings):
-        self._environment = environment
-        self.folder = environment.stack_dir.expanduser().resolve()
-
-    @property
-    def _env_file(self) -> Path:
-        return self.folder / "fracture.env"
-
-    @cached_property
-    def _written(self) -> dict[str, str]:
-        """The lines of the file, as the last `make up` or a person left them."""
-        return {name: value for name, value in dotenv_values(self._env_file).items() if value}
-
-    @cached_property
-    def settings(self) -> StackSettings:
-        """What the environment says, else the file: `make up` from another shell means the same servers.
-
-        Raises: InvalidSettings: a wrong line. StackError: S3 lines that are the embedded server's in part.
-        """
-        own = self._own_lines(self._written)
-        return self._environment.completed_by({name: self._written[name] for name in self._written.keys() - own})
-
-    def _own_lines(self, lines: dict[str, str]) -> set[str]:
-        """The lines by which `make up` named embedded servers, at whichever port. They make no server external.
-
-        Raises: StackError: S3 lines that are the embedded server's in part.
-        """
-        s3 = self._s3_on(_loopback_port(lines.get("FRACTURE_S3_ENDPOINT_URL", "")))
-        keys = {"FRACTURE_S3_ACCESS_KEY": s3.access_key, "FRACTURE_S3_SECRET_KEY": s3.secret_key}
-        bucket = keys | {"FRACTURE_S3_BUCKET": BUCKET, "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url}
-        own = {name for name, value in bucket.items() if lines.get(name) == value}
-        if own != bucket.keys():
-            if own & keys.keys():
-                raise StackError(
-                    f"In {self._env_file}, {' and '.join(sorted(own))} are the embedded S3's and "
-                    f"{' and '.join(sorted(bucket.keys() - own))} are not: replace the former too, or remove all four."
-                )
-            own = set()  # an address on this machine, and a bucket of this name, may be anybody's
-        databases = {
-            "FRACTURE_DATABASE_URL": (OWNER, self.credentials.fracture_database_password),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": ("airflow", self.credentials.airflow_database_password),
-        }
-        for name, (role, password) in databases.items():
-            url = lines.get(name, "")
-            if url == self._postgres_on(_loopback_port(url)).url(role=role, password=password, database=role):
-                own.add(name)
-        return own
-
-    @cached_property
-    def credentials(self) -> Credentials:
-        path = self.folder / "secrets.json"
-        if not path.exists() and (self.folder / "postgres" / "data").exists():
-            raise StackError(
-                f"{path} is missing and {self.folder / 'postgres'} cannot be opened without it: "
-                "restore it from a backup, or remove the folder to start from nothing."
-            )
-        return load_credentials(path)
+    def __init__(self, servers: Servers):
+        self.servers = servers
+        self.folder = servers.folder
 
     @cached_property
     def supervision(self) -> Supervision:
-        return Supervision(self.folder, self.credentials.stack_id)
-
-    @cached_property
-    def postgres(self) -> PostgresServer | None:
-        """None: both databases are external."""
-        if self.settings.database_url and self.settings.airflow_database_url:
-            return None
-        return self._postgres_on(self.settings.stack_postgres_port)
-
-    def _postgres_on(self, port: int) -> PostgresServer:
-        return PostgresServer(folder=self.folder / "postgres", port=port, password=self.credentials.postgres_password)
-
-    @cached_property
-    def s3(self) -> S3Server | None:
-        """None: the bucket is external."""
-        if self.settings.s3_endpoint_url or self.settings.s3_bucket:
-            return None
-        return self._s3_on(self.settings.stack_s3_port)
-
-    def _s3_on(self, port: int) -> S3Server:
-        return S3Server(
-            folder=self.folder / "s3",
-            port=port,
-            access_key=self.credentials.s3_access_key,
-            secret_key=self.credentials.s3_secret_key,
-        )
-
-    @cached_property
-    def airflow(self) -> Airflow:
-        return Airflow(
-            folder=self.folder / "airflow",
-            port=self.settings.stack_ui_port,
-            database_url=self._database_url(
-                self.settings.airflow_database_url, "airflow", self.credentials.airflow_database_password
-            ),
-            repository=_REPOSITORY,
-            credentials=self.credentials,
-        )
-
-    @cached_property
-    def programs(self) -> list[Program]:
-        servers = [server.program() for server in (self.postgres, self.s3) if server]
-        return servers + self.airflow.programs()
-
-    def _database_url(self, external, role: str, password: str) -> str:
-        if external:
-            return external.get_secret_value()
-        return self.postgres.url(role=role, password=password, database=role)
-
-    @cached_property
-    def database_url(self) -> str:
-        """Of the product's own database."""
-        return self._database_url(self.settings.database_url, OWNER, self.credentials.fracture_database_password)
+        return Supervision(self.folder, self.servers.credentials.stack_id)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -227,11 +116,11 @@ class Stack:
         if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
             raise _disk_is_full(self.folder)
         self._clear_the_ground()
-        self.airflow.prepare()
-        self.write_settings()
+        self.servers.airflow.prepare()
+        self.servers.write_settings()
         with console.status("starting Postgres and S3") as spinner:
             if not self.supervision.is_alive():
-                self.supervision.start(self.programs, self._process_environment())
+                self.supervision.start(self.servers.programs, self._process_environment())
             with ThreadPoolExecutor(2) as pool:
                 waiting = [pool.submit(self._start_databases), pool.submit(self._start_bucket)]
                 for each in waiting:
@@ -244,7 +133,7 @@ class Stack:
     def _clear_the_ground(self) -> None:
         """End what a crash left behind, and make sure of the ports. Raises: StackError: a taken port."""
         alive = self.supervision.is_alive()
-        if alive and not self.supervision.is_configured_for(self.programs):
+        if alive and not self.supervision.is_configured_for(self.servers.programs):
             self.supervision.shut_down()
             alive = False
         leftovers = self._processes()
@@ -254,7 +143,7 @@ class Stack:
             leftovers = [each for each in leftovers if each.pid not in kept]
         processes.end(leftovers, grace_s=5)
         states = self.supervision.states() if alive else {}
-        for server, variable, ports in self._ports():
+        for server, variable, ports in self.servers.ports():
             if states.get(server) in ("RUNNING", "STARTING", "BACKOFF"):
                 continue
             for port in ports:
@@ -264,51 +153,44 @@ class Stack:
                         f"{processes.find_listener(port)}: stop that, or set {variable} to another port."
                     )
 
-    def _ports(self) -> Iterator[tuple[str, str, range]]:
-        if self.postgres:
-            yield "postgres", "FRACTURE_STACK_POSTGRES_PORT", range(self.postgres.port, self.postgres.port + 1)
-        if self.s3:
-            yield "s3", "FRACTURE_STACK_S3_PORT", range(self.s3.port, self.s3.port + PORTS)
-        yield "api-server", "FRACTURE_STACK_UI_PORT", range(self.airflow.port, self.airflow.port + 1)
-
     def _start_databases(self) -> None:
         """Postgres, its roles and databases; then both schemas at the same time."""
-        if self.postgres:
-            self.postgres.prepare()
-            self._start_and_wait("postgres", self.postgres)
-            self.postgres.run_script(
-                ROLES.read_text(),
+        if self.servers.postgres:
+            self.servers.postgres.prepare()
+            self._start_and_wait("postgres", self.servers.postgres)
+            self.servers.postgres.run_script(
+                _ROLES.read_text(),
                 {
-                    "AIRFLOW_DATABASE_PASSWORD": self.credentials.airflow_database_password,
-                    "FRACTURE_DATABASE_PASSWORD": self.credentials.fracture_database_password,
-                    "FRACTURE_READER_PASSWORD": self.credentials.reader_database_password,
+                    "AIRFLOW_DATABASE_PASSWORD": self.servers.credentials.airflow_database_password,
+                    "FRACTURE_DATABASE_PASSWORD": self.servers.credentials.fracture_database_password,
+                    "FRACTURE_READER_PASSWORD": self.servers.credentials.reader_database_password,
                 },
             )
-        ours = not self.settings.airflow_database_url  # what was set up is the database in our folder
-        setup = None if ours and self.airflow.is_set_up() else self._begin_airflow_setup()
+        ours = not self.servers.settings.airflow_database_url  # what was set up is the database in our folder
+        setup = None if ours and self.servers.airflow.is_set_up() else self._begin_airflow_setup()
         try:
             from fracture_ml.stores.database import migrate
 
-            migrate(self.database_url)
+            migrate(self.servers.database_url)
         finally:
             if setup:
                 self._finish_airflow_setup(setup)
 
     def _start_bucket(self) -> None:
-        if self.s3 is None:
+        if self.servers.s3 is None:
             return
-        self.s3.prepare()
+        self.servers.s3.prepare()
         if self.supervision.states()["s3"] not in ("RUNNING", "STARTING"):
-            self.s3.remove_sockets()
-        self._start_and_wait("s3", self.s3)
+            self.servers.s3.remove_sockets()
+        self._start_and_wait("s3", self.servers.s3)
         from fracture_ml.stores.bucket import open_bucket
 
         bucket = open_bucket(
             name=BUCKET,
-            endpoint_url=self.s3.endpoint_url,
-            region=self.settings.s3_region,
-            access_key=self.s3.access_key,
-            secret_key=self.s3.secret_key,
+            endpoint_url=self.servers.s3.endpoint_url,
+            region=self.servers.settings.s3_region,
+            access_key=self.servers.s3.access_key,
+            secret_key=self.servers.s3.secret_key,
         )
         deadline = time.monotonic() + _BUCKET_TIMEOUT_S
         while True:
@@ -330,9 +212,9 @@ class Stack:
         log = self.supervision.log_of("airflow-setup")
         with log.open("w") as file:
             return subprocess.Popen(
-                self.airflow.setup_command(),
-                cwd=self.airflow.folder,
-                env=self._process_environment() | self.airflow.environment(),
+                self.servers.airflow.setup_command(),
+                cwd=self.servers.airflow.folder,
+                env=self._process_environment() | self.servers.airflow.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -347,8 +229,8 @@ class Stack:
             raise self._failure("airflow-setup", f"not done after {_SETUP_TIMEOUT_S:.0f} s") from None
         if code != 0:
             raise self._failure("airflow-setup", f"exit code {code}")
-        if not self.settings.airflow_database_url:  # another's database may be replaced behind our back
-            self.airflow.remember_set_up()
+        if not self.servers.settings.airflow_database_url:  # another's database may be replaced behind our back
+            self.servers.airflow.remember_set_up()
 
     def _wait_until_healthy(self, spinner) -> None:
         deadline = time.monotonic() + _HEALTHY_TIMEOUT_S
@@ -357,7 +239,7 @@ class Stack:
             for name, state in states.items():
                 if state == "FATAL":
                     raise self._failure(name, "it does not stay up")
-            missing = self.airflow.unhealthy({name: self.supervision.started_at(name) for name in COMPONENTS})
+            missing = self.servers.airflow.unhealthy({name: self.supervision.started_at(name) for name in COMPONENTS})
             if not missing:
                 return
             if time.monotonic() > deadline:
@@ -374,62 +256,10 @@ class Stack:
 
     def _process_environment(self) -> dict[str, str]:
         return inherited_environment() | {
-            processes.MARKER: self.credentials.stack_id,
+            processes.MARKER: self.servers.credentials.stack_id,
             "SPT_NOENV": "1",  # or Airflow, renaming its processes, overwrites the marker
             "FRACTURE_STACK_DIR": str(self.folder),
         }
-
-    def write_settings(self) -> None:
-        """Write the variables for every other command, and for the next `make up`; lines that are not ours stay.
-
-        Raises: StackError: another site secret than the one under which the patients are known.
-        """
-        settings = self.settings
-        ours = {
-            "FRACTURE_DATABASE_URL": self.database_url,
-            "FRACTURE_S3_BUCKET": BUCKET if self.s3 else settings.s3_bucket,
-            "FRACTURE_S3_ENDPOINT_URL": self.s3.endpoint_url if self.s3 else settings.s3_endpoint_url,
-            "FRACTURE_S3_REGION": settings.s3_region,
-            "FRACTURE_S3_ACCESS_KEY": self.s3.access_key if self.s3 else _revealed(settings.s3_access_key),
-            "FRACTURE_S3_SECRET_KEY": self.s3.secret_key if self.s3 else _revealed(settings.s3_secret_key),
-            "FRACTURE_SITE_SECRET": self._site_secret(),
-            "FRACTURE_CACHE_DIR": str((settings.cache_dir or self.folder / "cache").expanduser().resolve()),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _revealed(settings.airflow_database_url),
-        }
-        for port in ("stack_ui_port", "stack_postgres_port", "stack_s3_port"):
-            if port in settings.model_fields_set:
-                ours[f"FRACTURE_{port.upper()}"] = str(getattr(settings, port))
-        # On one machine nobody may be there to approve; your own line or variable asks for a person.
-        kept = {"FRACTURE_PROMOTION": "automatic"} | {
-            name: value for name, value in self._written.items() if name not in ours
-        }
-        lines = ["# Written by `make up`, which keeps the lines that you add."]
-        for name, value in (ours | kept).items():
-            if value:
-                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-                lines.append(f"{name}='{escaped}'")
-        write_private(self._env_file, "\n".join(lines) + "\n")
-        if self.postgres and not settings.database_url:
-            password = self.credentials.reader_database_password
-            entry = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{READER}:{password}\n"
-            write_private(self.folder / "reader.pgpass", entry)
-            write_private(
-                self.folder / "psql",
-                f"#!/bin/sh\n# psql as {READER}, who may look at the worklist and at nothing else.\n"
-                f"PGPASSFILE='{self.folder}/reader.pgpass' exec '{psql_path()}'"
-                f' -h {LOOPBACK} -p {self.postgres.port} -U {READER} {OWNER} "$@"\n',
-                mode=0o700,
-            )
-
-    def _site_secret(self) -> str:
-        """It never changes: with another one the same patient is another group. Raises: StackError."""
-        asked = _revealed(self.settings.site_secret) or self.credentials.site_secret
-        if asked != self._written.get("FRACTURE_SITE_SECRET", asked):
-            raise StackError(
-                f"FRACTURE_SITE_SECRET is not the one in {self._env_file}, under which the patients are known: "
-                "unset it, or remove the folder to start from nothing."
-            )
-        return asked
 
     # --- stop -------------------------------------------------------------------------------------
 
@@ -442,12 +272,12 @@ class Stack:
         if remaining := self._processes():
             pids = ", ".join(str(process.pid) for process in remaining)
             raise StackError(f"These processes do not end, though they were killed: {pids}.")
-        if ran and self.s3:
-            self.s3.remove_sockets()
+        if ran and self.servers.s3:
+            self.servers.s3.remove_sockets()
         return ran
 
     def _processes(self) -> list[psutil.Process]:
-        return processes.processes_of(self.credentials.stack_id, self.folder / "postgres" / "data")
+        return processes.processes_of(self.servers.credentials.stack_id, self.folder / "postgres" / "data")
 
     # --- tell -------------------------------------------------------------------------------------
 
@@ -460,37 +290,31 @@ class Stack:
     def access(self) -> Access:
         """How to log in as the one who may do everything."""
         return Access(
-            url=self.airflow.url,
+            url=self.servers.airflow.url,
             username=ADMIN,
-            password=self.airflow.password_of(ADMIN),
-            password_hint=f"in {_shown(self.airflow.passwords_file)}",
+            password=self.servers.airflow.password_of(ADMIN),
+            password_hint=f"in {_shown(self.servers.airflow.passwords_file)}",
         )
 
     def panel(self) -> Panel:
         """Where to look."""
         grid = Table.grid("name", "where", padding=(0, 2))
-        grid.add_row("Airflow", f"[bold]{self.airflow.url}[/]")
+        grid.add_row("Airflow", f"[bold]{self.servers.airflow.url}[/]")
         grid.add_row("log in", f"{ADMIN} or {VIEWER}")
-        grid.add_row("passwords", f"cat {_shown(self.airflow.passwords_file)}")
-        if self.postgres and not self.settings.database_url:
+        grid.add_row("passwords", f"cat {_shown(self.servers.airflow.passwords_file)}")
+        if self.servers.postgres and not self.servers.settings.database_url:
             grid.add_row("worklist", f'{_shown(self.folder / "psql")} -c "TABLE fracture.worklist_open"')
-        if self.s3:
-            grid.add_row("S3", f"{self.s3.endpoint_url}, bucket {BUCKET}")
-        grid.add_row("settings", f"{_shown(self._env_file)}")
+        if self.servers.s3:
+            grid.add_row("S3", f"{self.servers.s3.endpoint_url}, bucket {BUCKET}")
+        grid.add_row("settings", f"{_shown(self.servers.settings_file)}")
         grid.add_row("data, logs", f"{_shown(self.folder)}")
         grid.add_row("DAGs", "off at first: switch them on in Airflow, or run `make demo`")
         grid.add_row("stop", "make down")
         return Panel(grid, title="Running on this machine", expand=False)
 
 
-def _revealed(secret) -> str | None:
-    return secret.get_secret_value() if secret else None
-
-
-def _loopback_port(address: str) -> int:
-    """The port of an address on this machine; 0 for any other address."""
-    found = re.search(re.escape(LOOPBACK) + r":(\d+)", address)
-    return int(found[1]) if found else 0
+def _stack() -> Stack:
+    return Stack(Servers(load_stack_settings()))
 
 
 def _shown(path: Path) -> str:

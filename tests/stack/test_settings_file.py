@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 
 from fracture_ml.core.errors import InvalidSettings, StackError
 from fracture_ml.stack.airflow import Airflow
-from fracture_ml.stack.lifecycle import Stack
+from fracture_ml.stack.servers import Servers
 from fracture_ml.steps.settings import StackSettings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def as_lines(settings: dict[str, str]) -> str:
 def written(folder: Path, **settings: str) -> dict[str, str]:
     """The file after one more `make up` with these settings in its environment."""
     folder.mkdir(exist_ok=True)
-    Stack(StackSettings(stack_dir=folder, **settings)).write_settings()
+    Servers(StackSettings(stack_dir=folder, **settings)).write_settings()
     return dict(dotenv_values(folder / "fracture.env"))
 
 
@@ -77,11 +77,11 @@ def test_external_services_and_ports_stay_when_another_shell_starts_the_stack(tm
     first = written(folder, **EXTERNAL, **PORTS)
     assert first.items() >= named(EXTERNAL | PORTS).items()
     assert written(folder) == first
-    stack = Stack(StackSettings(stack_dir=folder))
-    assert stack.postgres is None
-    assert stack.s3 is None
-    assert stack.airflow.database_url == EXTERNAL[AIRFLOW_URL]
-    assert stack.airflow.url == "http://127.0.0.1:9090"
+    servers = Servers(StackSettings(stack_dir=folder))
+    assert servers.postgres is None
+    assert servers.s3 is None
+    assert servers.airflow.database_url == EXTERNAL[AIRFLOW_URL]
+    assert servers.airflow.url == "http://127.0.0.1:9090"
 
 
 def test_external_services_and_ports_may_be_written_into_the_file(tmp_path):
@@ -90,7 +90,7 @@ def test_external_services_and_ports_may_be_written_into_the_file(tmp_path):
     with (folder / "fracture.env").open("a") as file:
         file.write(as_lines(EXTERNAL | PORTS))
     assert written(folder) == before | named(EXTERNAL | PORTS)
-    assert Stack(StackSettings(stack_dir=folder)).airflow.port == 9090
+    assert Servers(StackSettings(stack_dir=folder)).airflow.port == 9090
 
 
 def test_one_external_service_leaves_the_others_embedded(tmp_path):
@@ -99,9 +99,9 @@ def test_one_external_service_leaves_the_others_embedded(tmp_path):
     for name in ("database_url", AIRFLOW_URL):
         external = {name: EXTERNAL[name]}
         assert written(tmp_path / name, **external).items() >= named(external).items()
-        stack = Stack(StackSettings(stack_dir=tmp_path / name))
-        assert stack.postgres
-        assert stack.s3
+        servers = Servers(StackSettings(stack_dir=tmp_path / name))
+        assert servers.postgres
+        assert servers.s3
     role_at_amazon = written(folder, s3_bucket="fracture")  # no endpoint, no keys; their name for a bucket is ours too
     lost = {"FRACTURE_S3_ENDPOINT_URL", "FRACTURE_S3_ACCESS_KEY", "FRACTURE_S3_SECRET_KEY"}
     assert role_at_amazon == {name: value for name, value in embedded.items() if name not in lost}
@@ -123,7 +123,7 @@ def test_the_embedded_servers_follow_their_ports(tmp_path):
     assert not {variable(name) for name in (AIRFLOW_URL, *PORTS)} & before.keys()
     with (folder / "fracture.env").open("a") as file:
         file.write(as_lines(PORTS))
-        password = Stack(StackSettings(stack_dir=folder)).credentials.airflow_database_password
+        password = Servers(StackSettings(stack_dir=folder)).credentials.airflow_database_password
         file.write(f"{AIRFLOW_URL}=postgresql+psycopg2://airflow:{password}@127.0.0.1:15432/airflow\n")
     after = written(folder)
     assert urlsplit(after["FRACTURE_DATABASE_URL"]).port == 25432
@@ -175,7 +175,7 @@ def test_programs_of_other_code_are_others(tmp_path):
             credentials=credentials,
         ).programs()
 
-    credentials = Stack(StackSettings(stack_dir=tmp_path)).credentials
+    credentials = Servers(StackSettings(stack_dir=tmp_path)).credentials
     before = programs()
     assert programs() == before
     for file in ("fracture_ml/cli.py", "sql/queries/lock.sql", "requirements.lock"):
