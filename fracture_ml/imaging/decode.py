@@ -19,7 +19,9 @@ from fracture_ml.core.errors import (
 )
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging import png
-from fracture_ml.imaging.dicom import DicomHeader, admit, read_dicom, usual_range
+from fracture_ml.imaging.dicom_attributes import admit, read_dicom
+from fracture_ml.imaging.dicom_pixels import DicomHeader
+from fracture_ml.imaging.dicom_shades import usual_range
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 # A pixel is coloured where its channels differ by this much of 255, and a picture is a photograph where this share of

@@ -18,14 +18,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from fracture_ml.core.errors import InvalidSettings
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.anatomy import body_part_words, laterality_of, view_word
-from fracture_ml.imaging.dicom import (
-    COLOUR_INTERPRETATIONS,
-    DicomHeader,
+from fracture_ml.imaging.dicom_attributes import (
     pydicom_at_the_border,
     read_dicom,
     require_no_burned_in_identity,
     text_of,
 )
+from fracture_ml.imaging.dicom_pixels import COLOUR_INTERPRETATIONS, DicomHeader
 from fracture_ml.imaging.jpeg import read_jpeg_structure
 from fracture_ml.imaging.png import read_png_structure
 

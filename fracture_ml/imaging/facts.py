@@ -6,7 +6,8 @@ from fracture_ml.core.records import BodyPart, Priority, RadiographFacts
 from fracture_ml.imaging.anatomy import body_part_of, laterality_of, view_of
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, read_picture
 from fracture_ml.imaging.deidentify import age_of, hashed_patient, keyed_hash
-from fracture_ml.imaging.dicom import DicomHeader, text_of
+from fracture_ml.imaging.dicom_attributes import text_of
+from fracture_ml.imaging.dicom_pixels import DicomHeader
 from fracture_ml.imaging.fingerprint import perceptual_hash, sha256_of
 
 # Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size. Not
