@@ -44,6 +44,7 @@ from fracture_ml.model.network import build_network
 from fracture_ml.steps.presets import PRESETS
 from fracture_ml.training.gradients import BatchGradients
 from fracture_ml.training.loop import train
+from fracture_ml.training.optimizer import new_optimizer
 from fracture_ml.training.places import places_of
 
 VALIDATION = 2
@@ -69,7 +70,7 @@ def model_only(recipe: TrainRecipe, steps: int) -> Callable[[], float]:
     """Images per second of the network and the optimiser on one batch that lies ready."""
     device = choose_device()
     network = build_network().to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = new_optimizer(network, recipe.with_changes(peak_lr=1e-4))
     gradients = BatchGradients(network, location_weight=recipe.location_weight)
     shape = (recipe.batch_size, 1, recipe.image_size_px, recipe.image_size_px)
     batch = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)

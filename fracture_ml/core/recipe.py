@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from fracture_ml.core.errors import InvalidRecipe
 
+OPTIMIZERS = ("adam", "adamw")
 SCHEDULERS = ("cosine", "step", "constant")
 BALANCES = ("none", "weighted_loss", "balanced_sampling")
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "auroc")
@@ -60,7 +61,8 @@ class TrainRecipe(_Described):
     scheduler: str = "cosine"
     warmup_epochs: int = 1
     epochs: int = 30
-    weight_decay: float = 1e-4
+    optimizer: str = "adam"
+    weight_decay: float = 1e-4  # adam: a penalty in the loss; adamw: apart from it, of weights alone
     balance: str = "none"
     location_weight: float = 0.0  # in the loss: of the places of drawn fractures, which inner layers learn (places.py)
     gradient_clip_norm: float = 1.0
@@ -93,6 +95,8 @@ class TrainRecipe(_Described):
         _require(0 < self.peak_lr <= 1, f"peak_lr={self.peak_lr}: must be above 0 and at most 1")
         _require(1 <= self.epochs <= 1000, f"epochs={self.epochs}: must be from 1 to 1000")
         _require(0 <= self.warmup_epochs <= self.epochs, f"warmup_epochs={self.warmup_epochs}: 0 to epochs")
+        _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _require(0 <= self.weight_decay <= 10, f"weight_decay={self.weight_decay}: must be from 0 to 10")
         _require_one_of("scheduler", self.scheduler, SCHEDULERS)
         _require_one_of("balance", self.balance, BALANCES)
         _require_one_of("selection_metric", self.selection_metric, SELECTION_METRICS)

@@ -24,6 +24,7 @@ from fracture_ml.model.device import autocast
 from fracture_ml.model.network import FractureNetwork, build_network
 from fracture_ml.training.checkpoint import identity_of, restore, to_bytes
 from fracture_ml.training.gradients import BatchGradients
+from fracture_ml.training.optimizer import clip_in_the_step, new_optimizer
 from fracture_ml.training.places import places_of
 from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 from fracture_ml.training.state import EpochRecord, TrainingState
@@ -127,7 +128,7 @@ def train(
             places = places_of(theta, squares[rows], known[rows], size_px) if asks_for_places else None
             logits = gradients.compute(seen, truth, places)  # (B, 2)
             if recipe.gradient_clip_norm > 0:
-                _clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
+                clip_in_the_step(state.optimizer, recipe.gradient_clip_norm)
             state.optimizer.step()
             state.step += 1
             state.batch += 1
@@ -237,24 +238,11 @@ def _new_state(recipe: TrainRecipe, device: torch.device, initial_state: Mapping
     network = network.to(device, memory_format=torch.channels_last)
     return TrainingState(
         network=network,
-        optimizer=torch.optim.Adam(
-            network.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True
-        ),
+        optimizer=new_optimizer(network, recipe),
         order=torch.Generator().manual_seed(recipe.seed),
         distortion=torch.Generator(device).manual_seed(recipe.seed + 1),
         seen=torch.zeros(3, dtype=torch.float64, device=device),
     )
-
-
-def _clip_in_the_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Have the next step divide the gradients so that their norm is at most `max_norm` (Pascanu et al., 2013).
-
-    The fused step divides them while it reads them anyway: a pass over 23 million numbers less than clip_grad_norm_.
-    """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    optimizer.grad_scale = (norm / max_norm).clamp(min=1.0)
 
 
 def _waited_in_vain(state: TrainingState, recipe: TrainRecipe) -> bool:

@@ -12,7 +12,15 @@ from fracture_ml.training.loop import TrainedNetwork, train
 
 CPU = torch.device("cpu")
 TRAIN, VALIDATION = np.arange(32), np.arange(64, 72)  # two batches an epoch
-RECIPE = TrainRecipe(image_size_px=32, batch_size=16, epochs=2, balance="balanced_sampling", location_weight=0.3)
+RECIPE = TrainRecipe(
+    image_size_px=32,
+    batch_size=16,
+    epochs=2,
+    optimizer="adamw",
+    weight_decay=0.5,
+    balance="balanced_sampling",
+    location_weight=0.3,
+)
 
 
 @pytest.fixture(scope="module")
