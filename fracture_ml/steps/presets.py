@@ -31,6 +31,9 @@ _STUDY_ON_CPU = StudyPlan(
 _ON_CPU = TrainRecipe(
     image_size_px=128,
     batch_size=32,
+    # For trainings of some thousand steps: a weight is forgotten in 1 / (rate x decay) of them (docs/LOG.md).
+    optimizer="adamw",
+    weight_decay=0.5,
     rotation_degrees=10.0,
     scale_range=0.1,
     selection_metric="auroc",
