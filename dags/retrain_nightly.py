@@ -55,7 +55,11 @@ OVERRIDES = {
         description="Score an image together with its mirror image: twice the cost of scoring.",
     ),
     "seed": Param(
-        None, type=["null", "integer"], minimum=0, description="Seed of the weights, the order and the augmentation."
+        None,
+        type=["null", "integer"],
+        minimum=0,
+        maximum=2**32 - 1,
+        description="Seed of the weights, the order and the augmentation.",
     ),
 }
 
@@ -85,8 +89,12 @@ def retrain_nightly():
 
         from fracture_ml.steps import snapshot
         from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
 
-        snapshot_id = snapshot.freeze_snapshot(open_context(), as_of=dag_run.run_after, force=params["force"])
+        plan = snapshot.split_plan(load_settings())
+        snapshot_id = snapshot.freeze_snapshot(
+            open_context(), as_of=dag_run.run_after, force=params["force"], plan=plan
+        )
         if snapshot_id is None:
             raise AirflowSkipException("Nothing is new since the last trained snapshot; set `force` to train again.")
         return snapshot_id
@@ -117,7 +125,7 @@ def retrain_nightly():
         from fracture_ml.steps.settings import load_settings
 
         settings = load_settings()
-        return step.choose_recipe(open_context(settings), settings, **tuned[0])  # all have worked on one study
+        return step.choose_recipe(open_context(settings), settings, tuned=list(tuned))
 
     @task(pool=GPU_POOL, queue="gpu", execution_timeout=timedelta(hours=24))
     def train(snapshot_id: str, chosen: dict) -> dict:

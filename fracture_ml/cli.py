@@ -78,10 +78,10 @@ def ingest(
 @app.command()
 def snapshot(force: bool = False) -> None:
     """Freeze the labelled radiographs; prints the snapshot's id (DAG: retrain_nightly)."""
-    from fracture_ml.steps.snapshot import freeze_snapshot
+    from fracture_ml.steps.snapshot import freeze_snapshot, split_plan
 
-    stores, _ = _context()
-    snapshot_id = freeze_snapshot(stores, as_of=datetime.now(UTC), force=force)
+    stores, settings = _context()
+    snapshot_id = freeze_snapshot(stores, as_of=datetime.now(UTC), force=force, plan=split_plan(settings))
     console.print(snapshot_id or "Nothing is new since the last trained snapshot; --force freezes it all the same.")
 
 
@@ -94,7 +94,7 @@ def tune(snapshot_id: SnapshotId, preset: Preset = "nightly") -> None:
 
     stores, settings = _context()
     tuned = tuning.tune(stores, settings, snapshot_id=snapshot_id, work=plan_of({"preset": preset}))
-    _print(choosing.choose_recipe(stores, settings, **tuned))
+    _print(choosing.choose_recipe(stores, settings, tuned=[tuned]))
 
 
 @app.command()

@@ -110,6 +110,7 @@ class TrainRecipe(_Described):
         _require(0 <= self.flip_probability <= 1, f"flip_probability={self.flip_probability}: must be from 0 to 1")
         _require(0 <= self.rotation_degrees <= 180, f"rotation_degrees={self.rotation_degrees}: must be from 0 to 180")
         _require(0 <= self.location_weight <= 10, f"location_weight={self.location_weight}: must be from 0 to 10")
+        _require(0 <= self.seed < 2**32, f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         for name in ("target_sensitivity", "target_specificity"):
             _require(0.5 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}: must be from 0.5 to below 1")
 

@@ -72,12 +72,16 @@ def evaluate(
         "resamples": resamples,
         **{name: intervals[name] for name in ("auroc", "auprc", "brier", "ece")},
     }
+    rarer = labels == (1 if own <= 0.5 else 0)
+    result["auroc"] = _open_end(result["auroc"], groups, rarer)
+    result["auprc"] = _open_end(result["auprc"], groups, labels == 1)
     for name, threshold in thresholds.items():
         flagged = scores >= threshold
         tp, fp, fn, tn = (int(count[0]) for count in _confusion(flagged, labels, np.ones((1, len(scores)))))
         at_point = {key.split(".")[1]: value for key, value in intervals.items() if key.startswith(f"{name}.")}
         for figure, of in _PROPORTIONS.items():
             at_point[figure] = _open_end(at_point[figure], groups, of(labels == 1, flagged))
+        _open_derived(at_point, tp + fn, fp + tn, site)
         result[name] = {
             "threshold": threshold,
             "confusion": {"tp": tp, "fp": fp, "fn": fn, "tn": tn},
@@ -126,6 +130,8 @@ def subgroup_table(
             }
 
         row |= _with_intervals(figures, group_of[inside], resamples, seed)
+        rarer = of_labels == (1 if of_labels.mean() <= 0.5 else 0)
+        row["auroc"] = _open_end(row["auroc"], group_of[inside], rarer)
         for figure in ("sensitivity", "specificity"):
             row[figure] = _open_end(row[figure], group_of[inside], _PROPORTIONS[figure](of_labels == 1, flagged))
         rows.append(row)
@@ -219,12 +225,36 @@ def _centred(name: str, value: float, resampled: np.ndarray) -> np.ndarray:
 def _open_end(interval: Interval, groups: Sequence[str], of: np.ndarray) -> Interval:
     """Where every image of a proportion agrees, resampling knows no other outcome and would claim certainty.
 
-    The far end is then Clopper and Pearson's (1934) exact bound, 0.025 ** (1 / n), with the groups as n.
+    The far end is then Clopper and Pearson's (1934) exact bound, 0.025 ** (1 / n), with the groups as n. Two classes
+    that do not overlap are judged so by the images of the rarer one.
     """
     if interval["value"] not in (0.0, 1.0):
         return interval
     bound = 0.025 ** (1 / len(set(np.asarray(groups)[of])))
     return {**interval, "low": bound} if interval["value"] == 1.0 else {**interval, "high": 1 - bound}
+
+
+def _open_derived(at_point: dict[str, Any], positives: int, negatives: int, site: float) -> None:
+    """What follows from sensitivity and specificity is no more certain than they are: where one of them has an open
+    end, its figures reach to what they would be there."""
+    for name in ("sensitivity", "specificity"):
+        own = at_point[name]
+        if own["value"] not in (0.0, 1.0):
+            continue
+        assumed = {other: at_point[other]["value"] for other in ("sensitivity", "specificity")}
+        assumed[name] = own["low"] if own["value"] == 1.0 else own["high"]
+        if None in assumed.values():
+            continue
+        tp, tn = assumed["sensitivity"] * positives, assumed["specificity"] * negatives
+        there = _figures_of(*(np.array([count]) for count in (tp, negatives - tn, positives - tp, tn)), site)
+        for figure in ("f1", "kappa", "ppv_at_site_prevalence", "alerts_per_100_studies"):
+            interval, value = at_point[figure], _or_none(there[figure][0])
+            if value is not None and interval["low"] is not None:
+                at_point[figure] = {
+                    **interval,
+                    "low": min(interval["low"], value),
+                    "high": max(interval["high"], value),
+                }
 
 
 def _by_score(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

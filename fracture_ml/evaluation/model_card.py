@@ -83,7 +83,8 @@ def render(card: Mapping[str, Any]) -> tuple[str, str]:
 
     Args:    card, all of it optional: "version", "created_at", "snapshot_id", "recipe_id", "code_version" and
              "bundle_sha256" (str or int); "data": {subgroup: {value: n}};
-             "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n}; "leakage": a sentence;
+             "splits": {split: {"positive": n, "negative": n}}; "left_out": {reason: n};
+             "not_readable": {split: {code: n}}; "leakage": a sentence;
              "positive_means": "fracture" or "abnormal"; "labels": [{"source", "meaning", "positive", "negative"}];
              "looks_at_the_test_split": n; "recipe": dict;
              "initial_weights": a sentence; "study_folder": a key prefix; "heat_map": "places" or "evidence";
@@ -174,6 +175,11 @@ def _splits(card: Mapping[str, Any]) -> list[_Block]:
     )
     if card.get("left_out"):
         blocks.append(_Points(tuple(f"Left out: {n:,}, {reason}" for reason, n in card["left_out"].items())))
+    for split, reasons in card.get("not_readable", {}).items():
+        said = ", ".join(f"{code}: {n:,}" for code, n in reasons.items())
+        blocks.append(
+            _Text(f"Of the {split} split {sum(reasons.values()):,} could not be read and were not used ({said}).")
+        )
     looks = card.get("looks_at_the_test_split")
     blocks.append(
         _Text(
@@ -204,8 +210,8 @@ def _operating_points(card: Mapping[str, Any]) -> list[_Block]:
     return [
         _Text(
             "Chosen on the validation split, on calibrated scores, and reported on the test split. t_sensitivity: the "
-            "highest threshold whose sensitivity meets its target (suspicious). t_specificity: the lowest threshold "
-            "whose specificity meets its target (urgent)."
+            "highest threshold whose sensitivity meets its target (suspicious), and never above the other one. "
+            "t_specificity: the lowest threshold whose specificity meets its target (urgent)."
         ),
         _Table(
             ("", "threshold", "target"),

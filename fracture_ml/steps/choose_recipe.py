@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.steps.model_card import study_folder
@@ -13,14 +14,26 @@ from fracture_ml.training.study_result import result_of
 log = logging.getLogger(__name__)
 
 
-def choose_recipe(stores: Stores, settings: Settings, *, study_name: str, recipe: dict) -> dict:
+def choose_recipe(stores: Stores, settings: Settings, *, tuned: Sequence[dict]) -> dict:
     """What a study's workers found together; its table and pictures are left in the bucket.
 
+    Args:    tuned: what `tune` returned to each worker. Where they began with other weights or could not read the same
+             radiographs, they worked on several studies: the one with the most trials that ended counts.
     Returns: {"study_name", "recipe"}: the recipe of the final training, with the winner's batch size, learning rate
              and scheduler in it.
     """
     storage_url = settings.database_url.get_secret_value()
-    result = result_of(storage_url, study_name, TrainRecipe.from_json(recipe))
+    results = {
+        study_name: result_of(storage_url, study_name, TrainRecipe.from_json(recipe))
+        for study_name, recipe in {one["study_name"]: one["recipe"] for one in tuned}.items()
+    }
+    study_name, result = max(results.items(), key=lambda of: sum(trial["value"] is not None for trial in of[1].trials))
+    if len(results) > 1:
+        log.warning(
+            "The workers did not begin with the same weights, or could not read the same radiographs: of the studies "
+            "%s the last one named has the most trials that ended, and counts.",
+            ", ".join([*(name for name in results if name != study_name), study_name]),
+        )
     folder = study_folder(study_name)
     stores.bucket.write(f"{folder}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json")
     stores.bucket.write(f"{folder}/trials.csv", trials_csv(result.trials).encode(), "text/csv")

@@ -53,6 +53,7 @@ def write_model_card(stores: Stores, version: int) -> str:
         "data": _counted(list(subgroups.values())),
         "splits": _splits(members),
         "left_out": snapshot["counts"]["left_out"],
+        "not_readable": model.metrics.get("not_readable", {}),
         "positive_means": snapshot["counts"].get("positive_means", FRACTURE),  # older ones do not say it
         "labels": stores.snapshots.label_sources_of(model.snapshot_id),
         "leakage": _leakage(verdict),

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fracture_ml.core.errors import NotEnoughData
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import SnapshotMember, Split
 from fracture_ml.data.boxes import boxes_in_square
@@ -22,6 +24,10 @@ from fracture_ml.training.loop import predict_logits
 
 log = logging.getLogger(__name__)
 
+_MOST_NOT_READABLE = (
+    0.1  # of a snapshot; beyond it something is wrong with the bucket, and a model would not be the one asked for
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPixels:
@@ -31,13 +37,24 @@ class SnapshotPixels:
     labels: np.ndarray  # int64, (N,), 1 = fracture
     boxes: np.ndarray  # float32, (N, K, 4), the fractures' places, as data/boxes.py makes them
     members: tuple[SnapshotMember, ...]  # of each row
+    not_readable: tuple[tuple[SnapshotMember, str], ...]  # members without a row, and why: "code: sentence"
+
+    def not_readable_by_split(self) -> dict[str, dict[str, int]]:
+        """How many members have no row, by split and code."""
+        counts: dict[str, Counter[str]] = {}
+        for member, reason in self.not_readable:
+            counts.setdefault(member.split.value, Counter())[reason.partition(":")[0]] += 1
+        return {split: dict(of_split) for split, of_split in sorted(counts.items())}
 
     def rows_of(self, split: Split) -> np.ndarray:
         return np.array([row for row, member in enumerate(self.members) if member.split == split], dtype=np.int64)
 
 
 def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px: int) -> SnapshotPixels:
-    """Decode the snapshot once per image size; the next task finds the array on disk."""
+    """Decode the snapshot once per image size; the next task finds the array on disk.
+
+    Raises: NotEnoughData: more than a tenth of the snapshot cannot be read. DiskFull, StorageUnavailable.
+    """
     members = {member.sha256: member for member in stores.snapshots.members_of(snapshot_id)}
     started = time.monotonic()
     cache = PixelCache.build(
@@ -51,6 +68,12 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
     log.info("pixels: %d at %d px, ready after %.1f s", len(cache.pixels), size_px, time.monotonic() - started)
     for sha256, reason in cache.failed.items():
         log.warning("radiograph %s is left out of training: %s", sha256[:12], reason)
+    if len(cache.failed) > _MOST_NOT_READABLE * len(members):
+        reasons = Counter(reason.partition(":")[0] for reason in cache.failed.values())
+        raise NotEnoughData(
+            f"{len(cache.failed)} of the snapshot's {len(members)} radiographs cannot be read "
+            f"({', '.join(f'{code}: {count}' for code, count in reasons.most_common())}): restore them to the bucket."
+        )
     rows = sorted(cache.row_of, key=cache.row_of.__getitem__)
     in_order = tuple(members[sha256] for sha256 in rows)
     size_of = stores.radiographs.sizes_of([member.radiograph_id for member in in_order])
@@ -59,6 +82,7 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
         labels=np.array([member.label for member in in_order], dtype=np.int64),
         boxes=boxes_in_square([(one.label, one.boxes, *size_of[one.radiograph_id]) for one in in_order]),
         members=in_order,
+        not_readable=tuple((members[sha256], reason) for sha256, reason in sorted(cache.failed.items())),
     )
 
 

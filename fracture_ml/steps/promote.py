@@ -2,7 +2,7 @@
 
 import logging
 
-from fracture_ml.core.errors import AlreadyPromoted, LeakageFound, NotAllowed
+from fracture_ml.core.errors import AlreadyPromoted, LeakageFound, NotAllowed, StorageUnavailable
 from fracture_ml.core.recipe import PromotionRule
 from fracture_ml.core.records import ModelVersion, Verdict
 from fracture_ml.data.splits import check_no_leakage
@@ -24,16 +24,18 @@ def find_undecided(stores: Stores) -> int | None:
 def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
     """The gate's verdict of `version` against the champion, written once for each champion: a retry gets the first one.
 
+    The champion itself is judged against the one that it replaced.
+
     Returns: {"version", "passed", "summary", "times_promoted"}; the summary is a sentence a line; how often it was made
              champion before, which tells a promotion that comes while its approval waits.
     Raises:  UnknownVersion.
     """
     times_promoted = stores.registry.times_promoted(version)
     challenger, champion = stores.registry.version_of(version), stores.registry.find_champion()
-    if champion is not None and champion.version == version:  # a retry after its promotion
-        verdict, champion = stores.registry.last_verdict(version), None
-    else:
-        verdict = stores.registry.find_verdict(version, champion=champion.version if champion else None)
+    if champion is not None and champion.version == version:
+        *earlier, _ = stores.registry.line_of_champions()
+        champion = earlier[-1] if earlier else None
+    verdict = stores.registry.find_verdict(version, champion=champion.version if champion else None)
     if verdict is None:
         rule = rule or PromotionRule()
         verdict = judge(
@@ -102,9 +104,15 @@ def record_refusal(stores: Stores, *, version: int, user: str | None, times_prom
 
 
 def roll_back(stores: Stores, *, actor: str, reason: str, to_version: int | None = None) -> int:
-    """Make an earlier version the champion again (the one before, if none is named). Returns it."""
+    """Make an earlier version the champion again (the one before, if none is named). Returns it.
+
+    Its card is of less weight: an error because of it would be answered by a second roll-back, one version further.
+    """
     version = stores.registry.roll_back(actor=actor, reason=reason, to_version=to_version).version
-    write_model_card(stores, version)
+    try:
+        write_model_card(stores, version)
+    except StorageUnavailable as error:
+        log.warning("Version %d is the champion; its model card does not say so yet: %s", version, error)
     return version
 
 

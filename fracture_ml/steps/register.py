@@ -1,6 +1,5 @@
 """A trained bundle is evaluated once on the locked test split, described, and registered as a version."""
 
-import importlib.metadata
 import logging
 
 import numpy as np
@@ -13,7 +12,6 @@ from fracture_ml.evaluation.metrics import evaluate, subgroup_table
 from fracture_ml.evaluation.shortcuts import audit
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
-from fracture_ml.steps.context import code_version
 from fracture_ml.steps.model_card import bundle_folder, write_model_card
 from fracture_ml.steps.pixels import SnapshotPixels, logits_as_scored, open_pixels
 from fracture_ml.steps.settings import Settings
@@ -22,7 +20,6 @@ from fracture_ml.stores import Stores
 log = logging.getLogger(__name__)
 
 _TAGS = ("body_part", "view", "hardware", "sex", "age_band", "manufacturer")  # subgroups that no file fact tells
-_LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
 
 
 def evaluate_and_register(
@@ -30,16 +27,16 @@ def evaluate_and_register(
 ) -> int:
     """Evaluate a trained bundle once on the locked test split, write its model card, and register it.
 
-    Returns: the version; the same one for the same snapshot, recipe and code.
+    Returns: the version; the same one for the same snapshot, recipe and code of the training.
     Raises:  BundleMismatch.
     """
-    known = stores.registry.find_version(snapshot_id, trained["recipe_id"], code_version())
+    bundle = Bundle.from_bytes(stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"])
+    known = stores.registry.find_version(snapshot_id, trained["recipe_id"], bundle.code_version)
     if known is not None:
         log.info("already registered: version %d", known.version)
         write_model_card(stores, known.version)  # also after a kill between the two
         return known.version
 
-    bundle = Bundle.from_bytes(stores.bucket.read(trained["bundle_key"]), expected_sha256=trained["bundle_sha256"])
     data = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=bundle.recipe.image_size_px)
     test = data.rows_of(Split.TEST)
     stores.snapshots.count_look(snapshot_id, "test", f"recipe {trained['recipe_id'][:12]}")
@@ -69,7 +66,8 @@ def evaluate_and_register(
     metrics["shortcut_audit"] = _shortcuts(stores, data, test, scores)
     metrics["calibration"] = dict(bundle.calibration)
     metrics["heat_map"] = "places" if bundle.build_network(torch.device("cpu")).knows_places else "evidence"
-    metrics["libraries"] = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    metrics["libraries"] = trained.get("libraries")  # of the training, whatever is installed here by now
+    metrics["not_readable"] = data.not_readable_by_split()
     metrics["looks_at_the_test_split"] = stores.snapshots.looks_of(snapshot_id)
 
     for name, png in _figures(scores, labels, bundle).items():
@@ -83,7 +81,7 @@ def evaluate_and_register(
         bundle_sha256=trained["bundle_sha256"],
         metrics=metrics,
         operating_points=bundle.operating_points,
-        code_version=code_version(),
+        code_version=bundle.code_version,
         scores=[
             EvaluationScore(
                 radiograph_id=member.radiograph_id,

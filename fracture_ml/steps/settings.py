@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     minutes_stat: int = Field(default=RankingRules.minutes_stat, gt=0)
     minutes_urgent: int = Field(default=RankingRules.minutes_urgent, gt=0)
     minutes_routine: int = Field(default=RankingRules.minutes_routine, gt=0)
+    vault_share: float = Field(default=0.0, ge=0, le=0.3)  # of the groups: never trained on, never tested on
     prevalence: float | None = Field(default=None, gt=0, lt=1)  # of fractures at the site; None: the data's own
 
     max_object_mib: float = Field(default=200.0, gt=0)

@@ -4,11 +4,22 @@ import logging
 from collections import Counter
 from datetime import datetime
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from fracture_ml.core.errors import Conflict
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.data.splits import check_no_leakage, draft_snapshot, require_trainable
+from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5  # a label file that is read meanwhile may change groups
+
+
+def split_plan(settings: Settings) -> SplitPlan:
+    """The shares of this place."""
+    return SplitPlan(vault_share=settings.vault_share)
 
 
 def freeze_snapshot(
@@ -19,6 +30,12 @@ def freeze_snapshot(
     Raises: NotEnoughData: no labels, one class only, fewer groups than folds; the sentence says which.
     """
     plan = plan or SplitPlan()
+    for attempt in Retrying(retry=retry_if_exception_type(Conflict), stop=stop_after_attempt(_ATTEMPTS), reraise=True):
+        with attempt:
+            return _freeze(stores, plan, as_of=as_of, force=force)
+
+
+def _freeze(stores: Stores, plan: SplitPlan, *, as_of: datetime, force: bool) -> str | None:
     candidates = stores.radiographs.candidates(as_of=as_of)
     draft = draft_snapshot(candidates, plan)
     require_trainable(draft.members, plan.folds)

@@ -1,5 +1,6 @@
 """The final training of one recipe: trained, calibrated, its operating points chosen, its bundle stored."""
 
+import importlib.metadata
 import json
 import logging
 
@@ -21,11 +22,14 @@ from fracture_ml.training.state import EpochRecord
 
 log = logging.getLogger(__name__)
 
+_LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "scikit-learn", "pydicom", "pillow")
+
 
 def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict) -> dict:
     """Train one recipe, calibrate it and choose its operating points on the validation split, and store its bundle.
 
-    Returns: {"recipe_id", "bundle_key", "bundle_sha256", "folder"}; the folder holds history and plots.
+    Returns: {"recipe_id", "bundle_key", "bundle_sha256", "folder", "best_epoch", "libraries"}; the folder holds the
+             history, the bundle's the plots.
     """
     named = TrainRecipe.from_json(recipe)
     initial_state, weights_used = initial_weights(stores, settings, named)
@@ -89,6 +93,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
         "bundle_sha256": sha256,
         "folder": folder,
         "best_epoch": trained.best_epoch,
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
     stores.bucket.write(f"{folder}/trained.json", json.dumps(result).encode(), "application/json")
     stores.bucket.delete(checkpoint_key)

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import Split
 from fracture_ml.model.device import choose_device
 from fracture_ml.steps.initial_weights import initial_weights
@@ -27,6 +28,9 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
     rows = data.rows_of(Split.TRAIN)
     folds = np.array([data.members[row].fold for row in rows], dtype=np.int64)
     study_name = f"{snapshot_id[:16]}-{comparable_id(work.study, base)[:16]}"
+    missing = [member.sha256 for member, _ in data.not_readable if member.split is Split.TRAIN]
+    if missing:  # other data than those of a worker, or a night, that can read them
+        study_name += f"-without-{hash_of_json(missing)[:8]}"
     run_study(
         work.study,
         base,

@@ -202,11 +202,12 @@ def image_size(recipe: TrainRecipe, epoch: int) -> int:
     """The side in pixels at which an epoch, from 1, sees the images; they are validated at the full size throughout.
 
     The sizes from the smallest to the full one, 32 px apart, share the epochs equally: the first ones learn what is
-    coarse for a fraction of the cost (progressive learning: Tan and Le, EfficientNetV2, 2021).
+    coarse for a fraction of the cost (progressive learning: Tan and Le, EfficientNetV2, 2021). Where there are fewer
+    epochs than sizes, small ones are left out; the last epoch always has the full one.
     """
     full_px = recipe.image_size_px
     sizes_px = range(min(recipe.smallest_image_size_px or full_px, full_px), full_px + 1, 32)
-    return sizes_px[(epoch - 1) * len(sizes_px) // recipe.epochs]
+    return sizes_px[-1 - (recipe.epochs - epoch) * len(sizes_px) // recipe.epochs]
 
 
 def on_device_if_it_fits(pixels: Tensor | np.ndarray, device: torch.device) -> Tensor:

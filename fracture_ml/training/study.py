@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from torch import Tensor
 
@@ -41,10 +41,20 @@ from fracture_ml.core.recipe import StudyPlan, TrainRecipe, hash_of_json
 from fracture_ml.training.loop import on_device_if_it_fits, train
 from fracture_ml.training.pruning import is_behind, is_left_behind
 from fracture_ml.training.state import EpochRecord
-from fracture_ml.training.study_result import CURVE, RETRIES, StudyResult, best_trial, open_storage, read_result
+from fracture_ml.training.study_result import (
+    CURVE,
+    CUT_OFF,
+    StudyResult,
+    best_trial,
+    open_storage,
+    queue_again,
+    queue_unless_lost_too_often,
+    read_result,
+)
 
 log = logging.getLogger(__name__)
 
+_FORMAT = 2  # of a study's identity, and so part of its name
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _CUT_OFF = (OutOfTime, optuna.exceptions.StorageInternalError)  # a trial that ends so is whole, and goes on later
 # One-sided, over folds paired with the best trial's. The smallest p of two folds is 1/4, of three 1/8: at this bound a
@@ -66,13 +76,14 @@ class StudyProgress:
     ended: int  # trials that ended in this study so far
     best: float | None  # the best mean over the folds so far
     seconds_left: float
+    metric: str  # what the study compares
     record: EpochRecord
 
     def __str__(self) -> str:
         best = "none yet" if self.best is None else f"{self.best:.3f}"
         return (
             f"trial {self.trial}, fold {self.fold + 1} of {self.folds}, epoch {self.epoch} of {self.epochs}: "
-            f"validation accuracy {self.record.validation_accuracy:.3f}; best so far {best}; "
+            f"validation {self.metric} {self.record.metric(self.metric):.3f}; best mean of the folds so far {best}; "
             f"{self.seconds_left:.0f} s left"
         )
 
@@ -187,6 +198,9 @@ def run_study(
         begun.append(trial.number)
         try:
             return mean_of_folds(turn, trial)
+        except OutOfTime:
+            trial.set_user_attr(CUT_OFF, trial.number)
+            raise
         except (*_CUT_OFF, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
             raise
         except Exception as error:
@@ -315,7 +329,7 @@ def _grid_of(plan: StudyPlan) -> dict[str, tuple]:
 
 def comparable_id(plan: StudyPlan, base_recipe: TrainRecipe) -> str:
     """A hash of what makes trials of two nights comparable, for a study's name: more of them, or more time, go on."""
-    return hash_of_json([_compared(plan), _studied(plan, base_recipe).to_json()])
+    return hash_of_json([_FORMAT, _compared(plan), _studied(plan, base_recipe).to_json()])
 
 
 def _studied(plan: StudyPlan, base_recipe: TrainRecipe) -> TrainRecipe:
@@ -345,8 +359,8 @@ def _identity_of(
     rows: np.ndarray,
     folds: np.ndarray,
 ) -> str:
-    """A hash of all that makes two trials of a study comparable."""
-    data = np.stack([rows, folds, np.asarray(labels, dtype=np.int64)[rows]])  # (3, n)
+    """A hash of all that makes two trials of a study comparable; of the data what is in `rows`, wherever they are."""
+    data = np.stack([folds, np.asarray(labels, dtype=np.int64)[rows]])  # (2, n)
     return hash_of_json([_compared(plan), recipe.to_json(), data.tolist(), boxes[rows].tolist()])
 
 
@@ -407,13 +421,10 @@ def _queue_again(study: optuna.Study, begun: Sequence[int], crashed: Sequence[in
     One that crashes whenever it is tried is given up after `RETRIES` times.
     """
     for trial in study.get_trials(states=(TrialState.FAIL,)):
-        if trial.number in begun:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                queue = RetryHeartbeatStaleTrialCallback(
-                    max_retry=RETRIES if trial.number in crashed else None, inherit_intermediate_values=True
-                )
-            queue(study, trial)
+        if trial.number in crashed:
+            queue_unless_lost_too_often(study, trial)
+        elif trial.number in begun:
+            queue_again(study, trial)
 
 
 def _progress(
@@ -429,5 +440,6 @@ def _progress(
         ended=len(ended),
         best=max((other.value for other in ended if other.state is TrialState.COMPLETE), default=None),
         seconds_left=max(deadline - time.monotonic(), 0.0),
+        metric=plan.metric,
         record=record,
     )

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 SCHEMA = "optuna"  # of the product's database; made by the migrations, filled by Optuna
 CURVE = "metric by epoch of fold "  # and its number: a user attribute of a trial
+CUT_OFF = (
+    "cut off"  # a user attribute: the number of the trial that the end of the time ended, which is no fault of its
+)
 RETRIES = 2  # of a trial whose worker died without a word, or that crashed
 
 
@@ -67,14 +70,28 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
                         engine_kwargs={} if storage_url.startswith("sqlite:") else postgres,
                         heartbeat_interval=heartbeat_s,
                         grace_period=grace_s,
-                        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                            max_retry=RETRIES, inherit_intermediate_values=True
-                        ),
+                        heartbeat_stale_trial_callback=queue_unless_lost_too_often,
                     )
         except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
             if "no schema has been selected" in str(error):
                 raise SchemaMismatch(f"The database has no schema {SCHEMA!r}: run `fracture migrate`.") from None
             raise DatabaseUnavailable("Postgres cannot be reached for the study; run it again when it can.") from error
+
+
+def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    """Queue a trial that failed once more, with the folds that ended."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+
+
+def queue_unless_lost_too_often(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    """Queue it again, unless it and those that it repeats were lost more than `RETRIES` times; nights that ended in the
+    middle of it do not count."""
+    by_number = {each.number: each for each in study.get_trials(deepcopy=False)}
+    tried = [*(by_number[number] for number in trial.system_attrs.get("retry_history", ())), trial]
+    if sum(each.user_attrs.get(CUT_OFF) != each.number for each in tried) <= RETRIES:
+        queue_again(study, trial)
 
 
 def result_of(storage_url: str, study_name: str, base_recipe: TrainRecipe) -> StudyResult:
@@ -100,7 +117,7 @@ def read_result(study: optuna.Study, base_recipe: TrainRecipe) -> StudyResult:
             "number": trial.number,
             "state": trial.state.name.lower(),
             **trial.params,
-            "value": trial.value,
+            "value": trial.value if trial.state is TrialState.COMPLETE else None,  # else it would be the last fold's
             "fold_scores": {str(fold): score for fold, score in sorted(trial.intermediate_values.items())},
             "fold_curves": {
                 name.removeprefix(CURVE): curve

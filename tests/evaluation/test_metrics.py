@@ -108,3 +108,19 @@ def test_the_interval_of_a_calibration_error_holds_the_error():
 def test_a_score_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError):
         evaluate(np.array([0.1, np.nan]), np.array([0, 1]), ["a", "b"], POINTS)
+
+
+def test_what_follows_from_a_perfect_share_claims_no_certainty_either():
+    scores = np.r_[np.linspace(0.8, 0.9, 5), np.linspace(0.1, 0.4, 25)]
+    labels = np.r_[np.ones(5, int), np.zeros(25, int)]
+    found = evaluate(scores, labels, [str(n) for n in range(30)], POINTS, prevalence=0.05)
+    point = found["at_half"]
+    assert point["sensitivity"]["value"] == point["specificity"]["value"] == 1.0
+    false_alarms = 1 - point["specificity"]["low"]
+    assert point["ppv_at_site_prevalence"]["low"] == pytest.approx(0.05 / (0.05 + 0.95 * false_alarms))
+    assert point["alerts_per_100_studies"]["high"] == pytest.approx(100 * (0.05 + 0.95 * false_alarms))
+    assert point["alerts_per_100_studies"]["low"] == pytest.approx(100 * 0.05 * point["sensitivity"]["low"])
+    for figure in ("f1", "kappa"):
+        assert 0 < point[figure]["low"] < point[figure]["value"] == point[figure]["high"] == 1.0
+    for figure in ("auroc", "auprc"):
+        assert found[figure] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}

@@ -11,6 +11,7 @@ from fracture_ml.steps.presets import PRESETS, plan_of
     ("fields", "says"),
     [
         ({"location_weight": -0.1}, "location_weight=-0.1: must be from 0 to 10"),
+        ({"seed": 2**64}, "seed=18446744073709551616: must be from 0"),
         ({"image_size_px": 100}, "image_size_px=100: must be a multiple of 32"),
         ({"label_smoothing": 0.1}, "unknown fields label_smoothing"),
         ({"ema_decay": 0.5}, "unknown fields ema_decay"),

@@ -1,8 +1,10 @@
 """The night's training, killed again and again: what it ends with is what it would have ended with."""
 
+import io
 import logging
 import multiprocessing
 import random
+import shutil
 import time
 import uuid
 from datetime import UTC, datetime
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from fracture_ml.core.errors import StorageUnavailable, TrainingDiverged
+from fracture_ml.core.errors import Conflict, NotEnoughData, StorageUnavailable, TrainingDiverged
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
+from fracture_ml.core.records import Split
 from fracture_ml.data.boxes import WHOLE
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.model.bundle import Bundle
-from fracture_ml.steps import choose_recipe, ingest, pixels, snapshot, train, tune
+from fracture_ml.steps import choose_recipe, ingest, pixels, register, snapshot, train, tune
 from fracture_ml.steps.context import open_configured_bucket, open_context
 from fracture_ml.steps.model_card import study_folder
 from fracture_ml.steps.presets import NightlyWork
@@ -25,6 +28,7 @@ from fracture_ml.steps.settings import Settings
 
 RECIPE = TrainRecipe(image_size_px=32, epochs=6, batch_size=32).to_json()
 KILLS = 5
+DIGEST_BYTES = 32  # before a checkpoint's content
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +84,21 @@ def trained_state(stores, key: str) -> dict[str, torch.Tensor]:
 
 
 def wait_for_checkpoints(stores, process: ForkServerProcess, wanted: int) -> bool:
-    """Whether so many checkpoints came before the training ended."""
+    """Whether so many checkpoints came before the training ended: one before each step."""
     seen = {found.etag for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")}
     wanted += len(seen)
     while process.is_alive() and len(seen) < wanted:
         seen |= {found.etag for found in stores.bucket.list("training/") if found.key.endswith("checkpoint.pt")}
         time.sleep(0.02)
     return process.is_alive()
+
+
+def step_of_checkpoint(stores, key: str) -> int:
+    """How many steps the kept training has made; 0 where none is kept."""
+    checkpoint = train._find(stores, key)
+    if checkpoint is None:
+        return 0
+    return torch.load(io.BytesIO(checkpoint[DIGEST_BYTES:]), map_location="cpu", weights_only=True)["step"]
 
 
 def test_a_training_killed_at_five_random_moments_ends_with_the_same_weights_to_the_bit(facts, snapshot_id):
@@ -99,13 +111,17 @@ def test_a_training_killed_at_five_random_moments_ends_with_the_same_weights_to_
     stores.bucket.delete(key)
 
     chance = random.Random(3)
-    for _ in range(KILLS):
+    at_steps = []
+    for kill in range(KILLS):
         process = start_training(facts, snapshot_id)
-        assert wait_for_checkpoints(stores, process, chance.randint(0, 1)), "it ended before it was killed"
+        wanted = 2 if kill else 0  # one more step than the last one; the first dies before there is any
+        assert wait_for_checkpoints(stores, process, wanted), "it ended before it was killed"
         time.sleep(chance.uniform(0, 0.5))
         process.kill()
         process.join()
         assert process.exitcode == -9
+        at_steps.append(step_of_checkpoint(stores, key.replace("trained.json", "checkpoint.pt")))
+    assert at_steps[0] < at_steps[1] < at_steps[2] < at_steps[3] < at_steps[4], "each goes on where the last one was"
     last = start_training({**facts, "checkpoint_seconds": 3600}, snapshot_id)
     last.join()
     assert last.exitcode == 0
@@ -125,7 +141,7 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     recipe = TrainRecipe.from_json(RECIPE)
     work = NightlyWork(study=plan, recipe=recipe)
     tuned = tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)
-    chosen = choose_recipe.choose_recipe(stores, settings, **tuned)
+    chosen = choose_recipe.choose_recipe(stores, settings, tuned=[tuned])
     winner = TrainRecipe.from_json(chosen["recipe"])
     assert winner.with_changes(scheduler=recipe.scheduler, initial_weights=recipe.initial_weights) == recipe
     folder = study_folder(tuned["study_name"])
@@ -137,7 +153,7 @@ def test_a_study_leaves_its_table_and_its_pictures_in_the_bucket(facts, snapshot
     longer = StudyPlan(**{**plan.to_json(), "time_budget_s": 2 * plan.time_budget_s, "trials": plan.trials + 1})
     again = NightlyWork(study=longer, recipe=recipe.with_changes(epochs=recipe.epochs + 1))
     assert tune.tune(stores, settings, snapshot_id=snapshot_id, work=again)["study_name"] == tuned["study_name"]
-    choose_recipe.choose_recipe(stores, settings, **tuned)
+    choose_recipe.choose_recipe(stores, settings, tuned=[tuned])
     assert stores.bucket.read(f"{folder}/trials.csv").decode().count("\n") == 3
 
 
@@ -183,3 +199,115 @@ def test_a_full_bucket_costs_the_checkpoint_and_not_the_training(facts, snapshot
         trained = train.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
     assert trained["best_epoch"] == 1
     assert "no checkpoint this time, the training goes on: Object storage has no space left" in caplog.text
+
+
+def test_a_version_names_the_code_and_the_libraries_that_trained_it(facts, snapshot_id, monkeypatch):
+    """An update may come between the training and the registration."""
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    monkeypatch.setattr(train, "code_version", lambda: "9.9.9+before")
+    recipe = {**RECIPE, "epochs": 1, "seed": 5}
+    trained = train.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
+    monkeypatch.undo()
+    asked = {"snapshot_id": snapshot_id, "study_name": None, "trained": trained}
+    version = stores.registry.version_of(register.evaluate_and_register(stores, settings, **asked))
+    assert version.code_version == "9.9.9+before"
+    assert version.metrics["libraries"]["torch"] == torch.__version__
+    assert register.evaluate_and_register(stores, settings, **asked) == version.version
+    again = train.train(stores, settings, snapshot_id=snapshot_id, recipe=recipe)
+    other = register.evaluate_and_register(stores, settings, **{**asked, "trained": again})
+    assert other != version.version
+
+
+@pytest.fixture
+def gone(facts, snapshot_id):
+    """Takes radiographs out of the bucket, and puts them back at the end."""
+    stores = open_context(Settings(_env_file=None, **facts))
+    taken: dict[str, bytes] = {}
+
+    def take(members) -> None:
+        for radiograph in stores.radiographs.stored([member.radiograph_id for member in members]):
+            taken[radiograph.object_key] = stores.bucket.read(radiograph.object_key)
+            stores.bucket.delete(radiograph.object_key)
+
+    yield take
+    for key, data in taken.items():
+        stores.bucket.write(key, data)
+
+
+def test_what_could_not_be_read_is_in_the_card_and_begins_a_study_of_its_own(facts, snapshot_id, gone, monkeypatch):
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    monkeypatch.setattr(tune, "run_study", lambda *_, **__: None)
+    work = NightlyWork(study=StudyPlan(image_size_px=96), recipe=TrainRecipe.from_json(RECIPE))
+
+    def name_of_the_study() -> str:
+        return tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)["study_name"]
+
+    whole = name_of_the_study()
+    shutil.rmtree(settings.cache_dir)
+    members = stores.snapshots.members_of(snapshot_id)
+    tested, trained_on = ([m for m in members if m.split == split] for split in (Split.TEST, Split.TRAIN))
+    gone(tested[:2])
+    assert name_of_the_study() == whole
+    shutil.rmtree(settings.cache_dir)
+    gone(trained_on[:1])
+    assert name_of_the_study().startswith(f"{whole}-without-")
+
+    shutil.rmtree(settings.cache_dir)
+    trained = train.train(stores, settings, snapshot_id=snapshot_id, recipe={**RECIPE, "epochs": 1, "seed": 6})
+    version = register.evaluate_and_register(
+        stores, settings, snapshot_id=snapshot_id, study_name=None, trained=trained
+    )
+    folder = trained["bundle_key"].rsplit("/", 1)[0]
+    card = stores.bucket.read(f"{folder}/model_card.md").decode()
+    assert stores.registry.version_of(version).metrics["n"] == len(tested) - 2
+    assert "Of the test split 2 could not be read and were not used (missing: 2)." in card
+    assert "Of the train split 1 could not be read and were not used (missing: 1)." in card
+
+    shutil.rmtree(settings.cache_dir)
+    gone(trained_on[1 : len(members) // 9])
+    with pytest.raises(NotEnoughData, match=r"radiographs cannot be read \(missing: \d+\): restore them"):
+        train.train(stores, settings, snapshot_id=snapshot_id, recipe={**RECIPE, "seed": 7})
+
+
+def test_a_freeze_during_which_groups_change_is_done_again(facts, snapshot_id, monkeypatch):
+    stores = open_context(Settings(_env_file=None, **facts))
+    save, failures = stores.snapshots.save, [Conflict("New labels changed the groups."), None]
+
+    def save_at_the_second_attempt(*asked, **named) -> None:
+        if failure := failures.pop(0):
+            raise failure
+        save(*asked, **named)
+
+    monkeypatch.setattr(stores.snapshots, "save", save_at_the_second_attempt)
+    assert snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC), force=True) == snapshot_id
+    assert failures == []
+
+
+def test_a_vault_is_kept_apart_from_all_other_splits(facts, snapshot_id):
+    settings = Settings(_env_file=None, **facts, vault_share=0.2)
+    stores = open_context(settings)
+    plan = snapshot.split_plan(settings)
+    with_vault = snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC), force=True, plan=plan)
+    sides, before = (
+        {member.sha256: member.split for member in stores.snapshots.members_of(id)} for id in (with_vault, snapshot_id)
+    )
+    assert set(sides.values()) == set(Split)
+    assert all(before[sha256] is Split.TRAIN for sha256, split in sides.items() if split is Split.VAULT)
+
+
+def test_workers_that_tuned_two_studies_are_said_and_the_one_that_got_further_counts(facts, snapshot_id, caplog):
+    settings = Settings(_env_file=None, **facts)
+    stores = open_context(settings)
+    plan = StudyPlan(batch_sizes=(32,), peak_lrs=(1e-3,), folds=2, epochs=1, image_size_px=32, prune=False)
+    tuned = []
+    for trials, seed in ((1, 0), (2, 1)):
+        work = NightlyWork(
+            study=StudyPlan(**{**plan.to_json(), "trials": trials}),
+            recipe=TrainRecipe.from_json(RECIPE | {"seed": seed}),
+        )
+        tuned.append(tune.tune(stores, settings, snapshot_id=snapshot_id, work=work))
+    chosen = choose_recipe.choose_recipe(stores, settings, tuned=tuned)
+    assert chosen["study_name"] == tuned[1]["study_name"] != tuned[0]["study_name"]
+    assert "did not begin with the same weights" in caplog.text

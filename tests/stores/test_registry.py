@@ -8,12 +8,28 @@ import numpy as np
 import pytest
 from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
-from fracture_ml.core.errors import AlreadyPromoted, Conflict, NoChampion, NotAllowed, StaleVerdict, UnknownVersion
+from fracture_ml.core.errors import (
+    AlreadyPromoted,
+    Conflict,
+    NoChampion,
+    NotAllowed,
+    StaleVerdict,
+    StorageUnavailable,
+    UnknownVersion,
+)
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.evaluation.metrics import evaluate
-from fracture_ml.steps.promote import find_undecided, judge_challenger, promote_judged, record_refusal, reject
+from fracture_ml.steps.promote import (
+    find_undecided,
+    judge_challenger,
+    promote,
+    promote_judged,
+    record_refusal,
+    reject,
+    roll_back,
+)
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
@@ -290,3 +306,28 @@ def test_a_roll_back_to_what_was_never_champion_and_an_unknown_version_are_refus
     ):
         with pytest.raises(UnknownVersion, match="99"):
             use()
+
+
+def test_a_roll_back_whose_model_card_cannot_be_written_has_happened_once(stores, monkeypatch, caplog):
+    """An error would say "run this again", and again goes one version further back."""
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    first, second = register_measured(stores), register_measured(stores)
+    for version in (first, second):
+        promote(stores, version=version, actor="dr", approved=True)
+
+    def refuse(*_):
+        raise StorageUnavailable("The connection to object storage failed: run this again.")
+
+    monkeypatch.setattr(stores.bucket, "write", refuse)
+    assert roll_back(stores, actor="dr", reason="worse") == first
+    assert f"Version {first} is the champion; its model card does not say so yet" in caplog.text
+
+
+def test_a_champion_is_judged_against_the_one_that_it_replaced(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    first, second = register_measured(stores), register_measured(stores)
+    for version in (first, second):
+        promote(stores, version=version, actor="dr", approved=True)
+    judge_challenger(stores, version=second)
+    (judged,) = [event for event in stores.registry.events_of(second) if event["event"] == "judged"]
+    assert judged["details"]["champion"] == first

@@ -97,7 +97,9 @@ def test_the_schedules_warm_up_and_come_down():
 
 def test_the_sizes_from_the_smallest_to_the_full_one_share_the_epochs():
     growing = TrainRecipe(image_size_px=128, smallest_image_size_px=64, epochs=7)
-    assert [image_size(growing, epoch) for epoch in range(1, 8)] == [64, 64, 64, 96, 96, 128, 128]
+    assert [image_size(growing, epoch) for epoch in range(1, 8)] == [64, 64, 96, 96, 128, 128, 128]
+    few = growing.with_changes(epochs=2)
+    assert [image_size(few, epoch) for epoch in (1, 2)] == [96, 128]  # the last one is that which scores
     small = growing.with_changes(image_size_px=32)
     for recipe in (small, small.with_changes(smallest_image_size_px=0)):
         assert {image_size(recipe, epoch) for epoch in range(1, 8)} == {32}

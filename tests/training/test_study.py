@@ -15,7 +15,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from fracture_ml.core.connection import TOLD_TO_POSTGRES
-from fracture_ml.core.errors import DatabaseUnavailable, InvalidRecipe, NotEnoughData, SchemaMismatch, TrainingDiverged
+from fracture_ml.core.errors import (
+    DatabaseUnavailable,
+    InvalidRecipe,
+    NotEnoughData,
+    OutOfTime,
+    SchemaMismatch,
+    TrainingDiverged,
+)
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.training import study as study_module
 from fracture_ml.training.loop import TrainedNetwork
@@ -154,6 +161,7 @@ def test_a_hopeless_trial_stops_after_two_folds(night, trainings):
     states = {trial["state"]: len(trial["fold_scores"]) for trial in result.trials}
     assert states == {"complete": 4, "pruned": 2}
     assert len(trainings) < 4 * 4
+    assert {trial["state"] for trial in result.trials if trial["value"] is None} == {"pruned"}  # not its last fold's
 
 
 def test_a_night_ends_on_time_inside_a_fold_and_the_next_one_finishes_its_trial(night, monkeypatch):
@@ -357,3 +365,42 @@ def test_what_a_study_cannot_do_without_is_said_in_a_sentence(night, trainings, 
     night.storage_url = "postgresql+psycopg2://nobody@127.0.0.1:1/nothing"
     with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
         night.run(PLAN, "no server")
+
+
+def one_trial_of(work_left):
+    """A worker that asks once: its night ends with the first trial."""
+    asked = iter([work_left])
+    return lambda *args: found(*args) if (found := next(asked, None)) else None
+
+
+def test_nights_that_ended_inside_a_trial_do_not_count_as_its_crashes(night, trainings, monkeypatch):
+    working = study_module.train
+    plan = StudyPlan(**{**PLAN.to_json(), "prune": False, "trials": 1})
+
+    def end_with(error: Exception):
+        def train(*_, **__):
+            raise error
+
+        return train
+
+    for _ in range(3):
+        monkeypatch.setattr(study_module, "train", end_with(OutOfTime("The study's time is up.")))
+        with monkeypatch.context() as once:
+            once.setattr(study_module, "_work_left", one_trial_of(study_module._work_left))
+            night.run(plan, "short nights")
+    monkeypatch.setattr(study_module, "train", end_with(RuntimeError("once")))
+    with pytest.raises(RuntimeError, match="once"):
+        night.run(plan, "short nights")
+    monkeypatch.setattr(study_module, "train", working)
+    result = night.run(plan, "short nights")
+    assert Counter(trial["state"] for trial in result.trials) == {"fail": 4, "complete": 1}
+
+
+def test_progress_tells_what_the_study_compares(night):
+    told: list[str] = []
+    plan = StudyPlan(**{**PLAN.to_json(), "trials": 1, "metric": "auroc"})
+    night.run(
+        plan, "told", on_progress=lambda progress: told.append(f"{progress} {progress.record.validation_auroc:.3f}")
+    )
+    sentence, value = told[-1].rsplit(" ", 1)
+    assert f"validation auroc {value}; best mean of the folds so far" in sentence
