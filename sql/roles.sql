@@ -19,3 +19,13 @@ FROM unnest(ARRAY['airflow', 'fracture']) AS name
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = name) \gexec
 REVOKE ALL ON DATABASE airflow, fracture FROM PUBLIC;
 GRANT CONNECT ON DATABASE fracture TO fracture_reader;
+
+-- The product's locks are advisory, and anybody may take them, or store large objects, unless that is taken away.
+\connect fracture
+SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', oid::regprocedure)
+FROM pg_proc
+WHERE pronamespace = 'pg_catalog'::regnamespace
+  AND (proname LIKE 'pg\_%advisory%' OR proname LIKE 'lo\_%' OR proname IN ('loread', 'lowrite')) \gexec
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO fracture', oid::regprocedure)
+FROM pg_proc
+WHERE pronamespace = 'pg_catalog'::regnamespace AND proname LIKE 'pg\_%advisory%' \gexec

@@ -24,6 +24,10 @@ class RequestRefused(StorageUnavailable):
     """Object storage is there and refuses this request: the rights of the key, or this one object's own."""
 
 
+class RequestFailed(StorageUnavailable):
+    """Object storage is there and fails at this request, again and again: perhaps it lost this one object."""
+
+
 class ObjectNotFound(FractureError):
     """There is no object under this key."""
 

@@ -14,6 +14,7 @@ from fracture_ml.core.errors import (
     NotReadable,
     NotReconciled,
     ObjectNotFound,
+    RequestFailed,
     RequestRefused,
     RowRefused,
     TooLarge,
@@ -60,7 +61,7 @@ class Unfetched:
     """An object that object storage lists, and refuses to hand over."""
 
     received: ReceivedObject
-    fault: RequestRefused
+    fault: RequestRefused | RequestFailed
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -148,7 +149,7 @@ def ingest_inbox(
 def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[ReceivedObject]) -> int:
     """Quarantine what object storage refuses, where it hands over another object of the inbox. Returns: how many.
 
-    Raises: RequestRefused: it hands over none of them; then the key lacks the right, and no object is at fault.
+    Raises: RequestRefused, RequestFailed: it hands over none of them; then no object is at fault.
     """
     if not any(_can_be_read(stores.bucket, received) for received in others):
         raise unfetched[0].fault
@@ -156,8 +157,8 @@ def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[Received
         stores.radiographs.record_quarantined(
             one.received,
             NotReadable.code,
-            "Object storage refuses to hand it over, and hands over others: look at its owner, its encryption key and "
-            "its storage class, then run `fracture ingest --retry not_readable`.",
+            "Object storage does not hand it over, and hands over others: look at its owner, its encryption key, its "
+            "storage class and the disk it is on, then run `fracture ingest --retry not_readable`.",
         )
     return len(unfetched)
 
@@ -165,7 +166,7 @@ def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[Received
 def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
     try:
         bucket.read(received.key)
-    except (RequestRefused, ObjectNotFound):
+    except (RequestRefused, RequestFailed, ObjectNotFound):
         return False
     return True
 
@@ -178,7 +179,7 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
         told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
         return {"vanished": 1}
-    except RequestRefused as fault:
+    except (RequestRefused, RequestFailed) as fault:
         return Unfetched(received=received, fault=fault)
     except Exception as fault:
         refusal = _refusal(received, fault)
@@ -195,7 +196,7 @@ def _inspect(
         _require_not_too_large(received, limits)
         try:
             data = bucket.read(received.key)
-        except RequestRefused as fault:
+        except (RequestRefused, RequestFailed) as fault:
             return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"

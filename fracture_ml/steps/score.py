@@ -2,13 +2,14 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
-from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, UnusableObject
+from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, StorageUnavailable, UnusableObject
 from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
@@ -22,6 +23,7 @@ from fracture_ml.stores.predictions import PredictionRow
 
 log = logging.getLogger(__name__)
 
+_FAILS_FOR_S = 60.0  # an object at which the bucket fails for so long, again and again, is not mended by waiting
 _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the last one writes
 
 
@@ -54,10 +56,11 @@ def score_batch(
     blocks = find_blocks()
     if not blocks:
         return dict(done)
-    bundle = patiently(open_bundle, stores, patiently(stores.registry.version_of, version))
+    scoring = patiently(stores.registry.version_of, version)
+    bundle = patiently(open_bundle, stores, scoring)
     limits = decode_limits(settings)
     with Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer:
-        worker = _Worker(stores, version, scorer)
+        worker = _Worker(stores, version, scorer, readable=scoring.bundle_key)
         while blocks:
             found = worker.score(blocks)
             done += found
@@ -71,11 +74,13 @@ def score_batch(
 class _Worker:
     """Claims blocks, scores and commits them, a few at a time, so that fetching, scoring and writing overlap."""
 
-    def __init__(self, stores: Stores, version: int, scorer: Scorer) -> None:
+    def __init__(self, stores: Stores, version: int, scorer: Scorer, *, readable: str) -> None:
+        """readable: the key of an object that could be read."""
         self._stores = stores
         self._version = version
         self._scorer = scorer
-        self._readable: str | None = None  # a key that could be read
+        self._readable = readable
+        self._failing_since: dict[str, float] = {}  # by object key, on the monotonic clock
         # To claim and to feed the network: block after block, so that the newest is done first, and what this worker
         # cannot begin with is left to others.
         self._turn = threading.Lock()
@@ -96,11 +101,16 @@ class _Worker:
         with ExitStack() as claimed:
             claimed.callback(_cancel, batches)
             with self._turn:
+                if self._stores.registry.is_withdrawn(self._version):
+                    log.warning("version %d was rolled back: it scores nothing more", self._version)
+                    return Counter()
                 claim = claimed.enter_context(self._stores.predictions.claim(self._version, block))
                 if claim is None or not (due := claim.due()):
                     return Counter()
                 self._feed(due, batches)
-            rows = self._outcomes_of(block, batches)
+            outcomes = [outcome for batch in batches for outcome in batch.outcomes()]
+            claim.require_held()  # else its next owner's pictures could be taken for leftovers
+            rows = self._write_pictures(block, outcomes)
             claim.save(rows)
         rejected = sum(row.reason is not None for row in rows)
         return Counter(due=len(due), scored=len(rows) - rejected, rejected=rejected)
@@ -112,11 +122,11 @@ class _Worker:
             items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
             batches.append(self._scorer.submit(items))
 
-    def _outcomes_of(self, block: int, batches: Sequence[Batch]) -> list[PredictionRow]:
+    def _write_pictures(self, block: int, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
-        outcomes = [outcome for batch in batches for outcome in batch.outcomes()]
         folder = f"attention/{self._version}/{block}/"
-        commit = f"{folder}{outcomes[0].radiograph_id}"  # no other commit of the block has this radiograph
+        # Not even a worker that lost its claim to one that found more has the same first and last radiograph.
+        commit = f"{folder}{outcomes[0].radiograph_id}-{outcomes[-1].radiograph_id}"
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         heat_maps = {one.radiograph_id: one.heat_map_png for one in scored if one.heat_map_png is not None}
         overlays = {one.radiograph_id: one.overlay_png for one in scored if one.overlay_png is not None}
@@ -139,11 +149,17 @@ class _Worker:
             raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
         except RequestRefused:
             # Of this object alone, where another can be read: its storage class, its owner or its key.
-            if self._readable is None:
-                raise
             self._stores.bucket.read(self._readable)
             raise NotReadable("Object storage refuses to hand over this radiograph, and hands over others.") from None
+        except StorageUnavailable:
+            # Of this object alone, where it fails for long and another can be read: a disk lost its bytes.
+            since = self._failing_since.setdefault(radiograph.object_key, time.monotonic())
+            if time.monotonic() - since < _FAILS_FOR_S:
+                raise
+            self._stores.bucket.read(self._readable)
+            raise NotReadable("Object storage fails to hand over this radiograph, and hands over others.") from None
         self._readable = radiograph.object_key
+        self._failing_since.pop(radiograph.object_key, None)
         return data
 
     def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:

@@ -9,6 +9,7 @@ from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
 
+_NAMED = 100  # radiographs without an outcome, in the error
 MAX_BATCHES = 1000  # Airflow's own limit (core.max_map_length) is 1,024 unless somebody raised it
 
 
@@ -40,17 +41,21 @@ def cut_batches(stores: Stores, *, version: int | None, through: int, batch_size
 
 
 def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str, int]:
-    """Check that every radiograph up to `through` has exactly one outcome of `version`.
+    """Check that every radiograph up to `through` has exactly one outcome of `version`, unless that was rolled back.
 
-    Raises: NotReconciled: some have none.
+    Raises: NotReconciled: some have none; it names the first of them.
     """
     if version is None:
         return {"radiographs": 0, "scored": 0, "rejected": 0, "missing": 0}
     counts = stores.predictions.reconcile(version, through=through)
+    if counts["missing"] and stores.registry.is_withdrawn(version):
+        log.warning("version %d was rolled back meanwhile: the next run scores what it has left", version)
+        return counts
     if counts["missing"]:
+        first = stores.predictions.missing(version, through=through, limit=_NAMED)
         raise NotReconciled(
-            f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}; "
-            "run the scoring again"
+            f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}: "
+            f"{', '.join(map(str, first))}{', ...' if counts['missing'] > len(first) else ''}; run the scoring again"
         )
     log.info("version %d: %d radiographs = %d scored + %d that could not be", version, *list(counts.values())[:3])
     return counts

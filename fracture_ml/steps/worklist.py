@@ -48,8 +48,9 @@ def rank_worklist(
     Where the settings say so, a study that came with a label for each of its images is kept off the list.
 
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
-             that no score disappears before the new champion's is there. None: the champion's. A listed study keeps
-             the version that it shows until this one has an outcome for each of its images.
+             that no score disappears before the new champion's is there. None, or a version that was rolled back: the
+             champion's. A listed study keeps the version that it shows until this one has an outcome for each of its
+             images.
              arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
@@ -61,7 +62,7 @@ def rank_worklist(
         minutes_routine=settings.minutes_routine,
     )
     with stores.worklist.ranking_alone():
-        if version is None:
+        if version is None or stores.registry.is_withdrawn(version):
             champion = stores.registry.find_champion()
             version = champion.version if champion else None
         found = stores.worklist.studies_to_rank(

@@ -16,7 +16,7 @@ from botocore.exceptions import EndpointConnectionError as CannotConnect
 from obstore.exceptions import BaseError as ShortWayFault
 from obstore.store import S3Store
 
-from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, RequestRefused, StorageUnavailable
+from fracture_ml.core.errors import InvalidSettings, ObjectNotFound, RequestFailed, RequestRefused, StorageUnavailable
 from fracture_ml.core.records import ReceivedObject
 
 _CONNECT_TIMEOUT_S = 5
@@ -50,7 +50,10 @@ class Bucket:
         self.name = name
 
     def read(self, key: str) -> bytes:
-        """The bytes under `key`. Raises: ObjectNotFound, StorageUnavailable; RequestRefused: perhaps of it alone."""
+        """The bytes under `key`.
+
+        Raises: ObjectNotFound, StorageUnavailable; RequestRefused, RequestFailed: perhaps of it alone.
+        """
         if self._store is not None and _is_taken_literally(key):
             with suppress(*_SHORT_WAY_FAULTS):  # asked again below
                 return self._store.get(key).bytes().to_bytes()
@@ -196,7 +199,8 @@ def _translated(error: ClientError) -> ObjectNotFound | StorageUnavailable:
     if status == 507 or code in ("InsufficientStorage", "XMinioStorageFull", "QuotaExceeded"):
         return StorageUnavailable("Object storage has no space left: make room behind FRACTURE_S3_ENDPOINT_URL.")
     if status >= 500:
-        return StorageUnavailable(
+        kind = RequestFailed if status == 500 else StorageUnavailable
+        return kind(
             f"Object storage fails ({code or status}): it is overloaded, starting or its disk is full; run this again."
         )
     return RequestRefused(f"Object storage refuses a request ({code or status}): look at FRACTURE_S3_BUCKET.")

@@ -41,6 +41,10 @@ class Claim:
         rows = rows_of(self._connection, "prediction_due", **part)
         return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
 
+    def require_held(self) -> None:
+        """Nothing, while the claim's connection lives. Raises: DatabaseUnavailable: the block may be another's now."""
+        rows_of(self._connection, "now")
+
     def save(self, rows: Sequence[PredictionRow]) -> int:
         """Write outcomes in bulk; they are there when the claim ends. Returns: how many are new."""
         return _save(self._connection, self._version, rows)
@@ -101,6 +105,12 @@ class PredictionStore:
                 mark = newest if first_missing is None else first_missing - 1
                 connection.execute(query("scoring_progress_advance"), {"version": version, "complete_up_to": mark})
         return found
+
+    def missing(self, version: int, *, through: int | None = None, limit: int) -> list[int]:
+        """The first radiographs, up to the id `through` (None: all), that have no outcome of the version."""
+        part = {"version": version, "through": through, "max_rows": limit}
+        with transaction(self._engine) as connection:
+            return [row["radiograph_id"] for row in rows_of(connection, "prediction_missing", **part)]
 
     def prediction_of(self, version: int, radiograph_id: int) -> dict[str, Any] | None:
         """The outcome of one radiograph by one version: the columns of fracture.prediction."""

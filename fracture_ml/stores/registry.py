@@ -179,6 +179,12 @@ class Registry:
             versions = _line_of_champions(rows_of(connection, "promotions"))
             return [_version_of(connection, version) for version in versions]
 
+    def is_withdrawn(self, version: int) -> bool:
+        """Whether it was champion and a roll-back went past it: it is not to score any more."""
+        with transaction(self._engine) as connection:
+            promotions = rows_of(connection, "promotions")
+        return any(row["version"] == version for row in promotions) and version not in _line_of_champions(promotions)
+
     # --- history ----------------------------------------------------------------------------------
 
     def record_event(

@@ -28,6 +28,7 @@ from fracture_ml.stores.radiographs import INGEST_LOCK
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
 
+_CHANGED_MEANWHILE = "Somebody else changed this item: look at it again, then repeat."
 _STUDIES_PER_STATEMENT = 10_000
 
 
@@ -158,7 +159,7 @@ class WorklistStore:
 
         Args:    action: acknowledge (details: ACR's fields finding, found_at, told_by, told_to, told_at, told_how),
                      start_reading, take_over, report (details: value positive, negative or uncertain; radiograph_ids
-                     that were shown, else all), close, reopen, release.
+                     that were shown, else all), close, reopen, release (of one that was read once: reopened again).
         Returns: the item as `item_of` does.
         Raises:  UnknownItem; Conflict: somebody changed it meanwhile; HeldByAnother: take it over first; NotAllowed:
                  not in this status, or no such action or finding. Nothing is changed then.
@@ -178,6 +179,9 @@ class WorklistStore:
                 raise UnknownItem("There is no such study on the worklist.")
             item = rows[0]
             _require_allowed(item, action, wanted, actor, row_version)
+            status, images_read = wanted.status, None
+            if action == "release" and _was_read(connection, study_key):
+                status = _REOPENED
             if action == "report":
                 details |= {
                     name: item[name] for name in ("score", "ai_priority", "version", "radiograph_id", "body_part")
@@ -185,24 +189,28 @@ class WorklistStore:
                 seen = _images_read(connection, study_key, details.get("radiograph_ids"))
                 details["radiograph_ids"] = [image["radiograph_id"] for image in seen]
                 read_at = datetime.now(UTC)
+                images_read = len(seen)
                 labels = [_final_read(image["sha256"], details["value"], actor, read_at) for image in seen]
                 add_labels(connection, [(label, None) for label in labels])
             if wanted.takes_over:
                 details["taken_over_from"] = item["holder"]
             changed = {
-                "status": wanted.status,
+                "status": status,
+                "images": images_read,
                 "holder": actor if wanted.holds else None,
                 "event": wanted.event,
                 "actor": actor,
                 "details": to_jsonb(details),
             }
-            connection.execute(query("worklist_change_status"), {"study_key": study_key, **changed})
+            seen_at = {"study_key": study_key, "row_version": row_version}
+            if not rows_of(connection, "worklist_change_status", **seen_at, **changed):
+                raise Conflict(_CHANGED_MEANWHILE)
             return _item_of(connection, study_key)
 
 
 def _require_allowed(item: dict[str, Any], action: str, wanted: _Action, actor: str, row_version: int) -> None:
     if item["row_version"] != row_version:
-        raise Conflict("Somebody else changed this item: look at it again, then repeat.")
+        raise Conflict(_CHANGED_MEANWHILE)
     if item["status"] not in wanted.allowed_from:
         allowed = ", ".join(wanted.allowed_from)
         raise NotAllowed(f"An item that is {item['status']} does not admit {action}: it must be {allowed}.")
@@ -210,6 +218,10 @@ def _require_allowed(item: dict[str, Any], action: str, wanted: _Action, actor: 
         raise NotAllowed("You hold this item already.")
     if item["holder"] not in (None, actor) and not wanted.takes_over:
         raise HeldByAnother("Somebody else holds this item: take it over first, or wait until they release it.")
+
+
+def _was_read(connection: Connection, study_key: str) -> bool:
+    return any(event["event"] == "reported" for event in rows_of(connection, "worklist_events", study_key=study_key))
 
 
 def _images_read(connection: Connection, study_key: str, radiograph_ids: Sequence[int] | None) -> list[dict[str, Any]]:

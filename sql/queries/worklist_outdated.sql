@@ -8,6 +8,7 @@ FROM (SELECT study_key, count(*) AS images FROM fracture.radiograph GROUP BY stu
 LEFT JOIN fracture.worklist w USING (study_key)
 LEFT JOIN fracture.unlisted_study u USING (study_key)
 WHERE here.images > coalesce(w.images, CASE WHEN :list_labelled THEN 0 ELSE u.images END, 0)
+   OR here.images < w.images AND w.status NOT IN ('reported', 'closed')  -- a label moved images to another study
 UNION
 SELECT study_key
 FROM fracture.worklist
@@ -16,10 +17,12 @@ WHERE NOT :arrivals_only AND status NOT IN ('reported', 'closed')
   AND (version IS DISTINCT FROM CAST(:version AS integer) OR images_unscored > 0 AND version IS NOT NULL
        OR ranked_by <> :ranked_by)
 UNION
--- A label told the body part of an image later. One that is known never changes.
+-- A label told the body part of an image later, or another one than it had told.
 SELECT w.study_key
 FROM fracture.worklist w
 JOIN fracture.radiograph r USING (study_key)
 WHERE NOT :arrivals_only AND w.status NOT IN ('reported', 'closed')
-  AND r.body_part <> 'unknown' AND r.body_part <> ALL(w.body_parts)
+GROUP BY w.study_key
+HAVING coalesce(array_agg(DISTINCT r.body_part ORDER BY r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}')
+       <> w.body_parts
 ORDER BY study_key;

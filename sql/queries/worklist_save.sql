@@ -1,5 +1,5 @@
 -- List studies, or rank them anew. What people reported or closed, and what would not change, stays as it is; a study
--- whose images were moved to another meanwhile, by a label, is not listed.
+-- to or from which a label moved images since they were read is left to the next ranking.
 -- parameters: rows jsonb      returns: study_key text
 WITH saved AS (
     INSERT INTO fracture.worklist AS w
@@ -11,7 +11,8 @@ WITH saved AS (
         study_key text, ordered_priority text, ai_priority text, score real, radiograph_id bigint, version integer,
         body_part text, body_parts text[], images integer, images_unscored integer, raised boolean, prioritised boolean,
         arrived_at timestamptz, due_at timestamptz, ranked_by text)
-    WHERE EXISTS (SELECT FROM fracture.radiograph r WHERE r.study_key = x.study_key)
+    WHERE x.images = (SELECT count(*) FROM fracture.radiograph r WHERE r.study_key = x.study_key)
+      AND x.study_key = (SELECT r.study_key FROM fracture.radiograph r WHERE r.radiograph_id = x.radiograph_id)
     ORDER BY study_key
     ON CONFLICT (study_key) DO UPDATE
     SET ordered_priority = EXCLUDED.ordered_priority, ai_priority = EXCLUDED.ai_priority, score = EXCLUDED.score,

@@ -40,7 +40,11 @@ JOIN LATERAL (
            min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,
            coalesce(array_agg(DISTINCT r.body_part ORDER BY r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}')
                AS body_parts,
-           min(r.received_at) AS arrived_at,
+           -- Of a study that was read once, the clock starts with what came after that.
+           coalesce(min(r.received_at) FILTER (WHERE r.received_at > (
+                        SELECT max(e.happened_at) FROM fracture.worklist_event e
+                        WHERE e.study_key = w.study_key AND e.event = 'reported')),
+                    min(r.received_at)) AS arrived_at,
            count(*) AS images,
            min(r.radiograph_id) AS first_radiograph_id,
            coalesce(jsonb_agg(jsonb_build_array(r.radiograph_id, p.calibrated, p.operating_point)
@@ -53,6 +57,6 @@ JOIN LATERAL (
 ) s ON true
 WHERE NOT w.listed
    OR CASE WHEN w.status IN ('reported', 'closed') THEN s.images > w.images
-           ELSE w.version IS DISTINCT FROM w.shown_version OR s.images > w.images OR s.unscored <> w.images_unscored
+           ELSE w.version IS DISTINCT FROM w.shown_version OR s.images <> w.images OR s.unscored <> w.images_unscored
                 OR s.body_parts <> w.body_parts OR w.ranked_by <> :ranked_by
       END;

@@ -53,18 +53,22 @@ def test_text_that_postgres_cannot_store_costs_nobody_else_anything(stores, sett
     assert {row["manufacturer"] for row in stores.radiographs.subgroups_of([1, 2, 3]).values()} == {"unknown", "ACME"}
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
-def test_an_object_that_the_bucket_refuses_to_hand_over_is_set_aside(stores, settings, bucket, tmp_path, code):
+@pytest.mark.parametrize(
+    ("code", "status"), [("AccessDenied", 403), ("InvalidObjectState", 403), ("InternalError", 500)]
+)
+def test_an_object_that_the_bucket_does_not_hand_over_is_set_aside(stores, settings, bucket, tmp_path, code, status):
     put_images(bucket, tmp_path, 64, 65, 66)
     bucket.write("inbox/of another.csv", b"object_key,label\n64.png,1\n")
     refused = {"inbox/65.png", "inbox/of another.csv"}
-    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, refused), bucket.name))
+    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, refused, status=status), bucket.name))
     counts = ingest.ingest_inbox(guarded, settings)
     assert (counts["radiograph"], counts["labels"], counts["quarantined"]) == (2, 0, 2)
     assert quarantined(stores) == dict.fromkeys(refused, "not_readable")
     # What comes later, and is refused while nothing else is new, is told by what is known.
     put_images(bucket, tmp_path, 67)
-    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, {"inbox/67.png"}), bucket.name))
+    guarded = replace(
+        stores, bucket=Bucket(Refusing(bucket._client, code, {"inbox/67.png"}, status=status), bucket.name)
+    )
     assert ingest.ingest_inbox(guarded, settings)["quarantined"] == 1
     counts = ingest.ingest_inbox(stores, settings, retry_quarantined="not_readable")
     assert (counts["retried"], counts["radiograph"], counts["labels"]) == (3, 2, 1)

@@ -16,7 +16,7 @@ from PIL import Image
 from running import Running, bucket_on, environment_of, new_postgres, new_s3, settings_of, start_fracture
 from sqlalchemy import text
 
-from fracture_ml.core.errors import BundleMismatch
+from fracture_ml.core.errors import BundleMismatch, NotReconciled
 from fracture_ml.scoring.score import Batch, Item, Scorer
 from fracture_ml.steps import scoring_run
 from fracture_ml.steps.bundle import open_bundle
@@ -202,15 +202,16 @@ def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
             assert (heat_map.format, heat_map.mode, max(heat_map.size)) == ("PNG", "L", 112)
 
 
-def test_an_object_that_the_bucket_refuses_costs_no_neighbour_its_score(place):
-    ids = receive_drawn(place.stores, 40)
+@pytest.mark.parametrize("neighbours", [39, 0])
+def test_an_object_that_the_bucket_refuses_costs_no_neighbour_its_score(place, neighbours):
+    ids = receive_drawn(place.stores, 1 + neighbours)
     version = promote_drawn(place.stores).version
-    (refused,) = place.stores.radiographs.stored([ids[7]])
+    (refused,) = place.stores.radiographs.stored([ids[-1]])
     client = Refusing(place.stores.bucket._client, "InvalidObjectState", {refused.object_key})
     guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
     done = score_batch(guarded, place.settings, version=version, first=ids[0], last=ids[-1])
-    assert done == {"due": 40, "scored": 39, "rejected": 1}
-    assert place.stores.predictions.prediction_of(version, ids[7])["reason"].startswith("not_readable: ")
+    assert done == {"due": 1 + neighbours, "scored": neighbours, "rejected": 1}
+    assert place.stores.predictions.prediction_of(version, ids[-1])["reason"].startswith("not_readable: ")
 
 
 def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_holder_is_gone(place):
@@ -376,3 +377,32 @@ def score_all(place: Place) -> None:
 
 def of(place: Place, version: int, row: dict) -> float:
     return place.stores.predictions.prediction_of(version, row["radiograph_id"])["calibrated"]
+
+
+def test_an_object_at_which_the_bucket_fails_costs_no_neighbour_its_score(place, monkeypatch):
+    monkeypatch.setattr("fracture_ml.steps.score._FAILS_FOR_S", 1.5)
+    ids = receive_drawn(place.stores, 20)
+    version = promote_drawn(place.stores).version
+    (broken,) = place.stores.radiographs.stored([ids[7]])
+    client = Refusing(place.stores.bucket._client, "InternalError", {broken.object_key}, status=500)
+    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
+    done = score_batch(guarded, place.settings, version=version, first=ids[0], last=ids[-1])
+    assert done == {"due": 20, "scored": 19, "rejected": 1}
+    assert place.stores.predictions.prediction_of(version, ids[7])["reason"].startswith("not_readable: ")
+
+
+def test_a_version_that_is_rolled_back_scores_nothing_more_and_shows_nothing(place):
+    first_ids = receive_drawn(place.stores, 12)
+    kept = promote_drawn(place.stores).version
+    score_batch(place.stores, place.settings, version=kept, first=first_ids[0], last=first_ids[-1])
+    withdrawn = promote_drawn(place.stores, seed=1).version
+    score_batch(place.stores, place.settings, version=withdrawn, first=first_ids[0], last=first_ids[-1])
+    place.stores.registry.roll_back(actor="a test", reason="worse")
+    rank_worklist(place.stores, place.settings, version=withdrawn)
+    assert {row["version"] for row in place.stores.worklist.open_items()} == {kept}
+    late = receive_drawn(place.stores, 13)[12:]
+    work = {"version": withdrawn, "first": late[0], "last": late[-1]}
+    assert score_batch(place.stores, place.settings, **work) == {"due": 0, "scored": 0, "rejected": 0}
+    assert scoring_run.reconcile(place.stores, version=withdrawn, through=late[-1])["missing"] == 1
+    with pytest.raises(NotReconciled, match=f"1 of 13 radiographs have no outcome of version {kept}: {late[0]};"):
+        scoring_run.reconcile(place.stores, version=kept, through=late[-1])

@@ -261,3 +261,12 @@ def test_history_cannot_be_rewritten_even_by_its_owner(stores, version):
         with pytest.raises(DatabaseRefused, match=f"fracture.{table} is append-only"):
             with transaction(stores.engine) as connection:
                 connection.exec_driver_sql(f"DELETE FROM fracture.{table}")
+
+
+def test_the_reader_takes_no_lock_of_the_product_and_stores_nothing(postgres):
+    url = postgres.url(role="fracture_reader", password="reader-password", database="fracture")
+    engine = create_engine(url)
+    for statement in ("SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_xact_lock(1, 2)", "SELECT lo_create(0)"):
+        with pytest.raises(ProgrammingError, match="permission denied"), engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+    engine.dispose()

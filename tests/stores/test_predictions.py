@@ -4,10 +4,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 from stored_rows import arrival, receive, register, rejected, scored
 
-from fracture_ml.core.errors import DatabaseRefused
+from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable
 from fracture_ml.core.records import Box, OperatingPoint
+from fracture_ml.stores.database import transaction
 from fracture_ml.stores.predictions import PredictionRow
 
 
@@ -130,3 +132,11 @@ def test_a_row_with_both_or_neither_is_refused_and_so_is_its_batch(stores, versi
     with pytest.raises(DatabaseRefused, match="prediction_"):
         stores.predictions.save(version, [scored(first), PredictionRow(radiograph_id=second, **wrong)])
     assert stores.predictions.reconcile(version)["scored"] == 0
+
+
+def test_a_claim_whose_connection_is_gone_says_so(stores, version):
+    with pytest.raises(DatabaseUnavailable), stores.predictions.claim(version, 0) as claim:
+        claim.require_held()
+        with transaction(stores.engine) as other:
+            other.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+        claim.require_held()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from stored_rows import (
     act,
     arrival,
@@ -21,6 +22,9 @@ from stored_rows import (
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import AiPriority, BodyPart, OperatingPoint, Priority, Verdict
+from fracture_ml.scoring.priority import RankingRules, rank_study
+from fracture_ml.stores import worklist
+from fracture_ml.stores.database import transaction
 
 
 def events(stores, study_key: str) -> list[str]:
@@ -316,6 +320,8 @@ def test_of_two_readers_who_acknowledge_one_item_at_once_one_is_told_of_the_othe
     together = threading.Barrier(2)
 
     def acknowledge(reader: str) -> str:
+        with transaction(stores.engine):  # each has a connection, or one would come after the other
+            together.wait()
         together.wait()
         try:
             return stores.worklist.act("s", "acknowledge", actor=reader, row_version=1)["holder"]
@@ -464,3 +470,75 @@ def test_a_days_numbers_and_an_open_alert_are_kept_once(stores, version):
     assert [stores.monitoring.settle_alert("drift", "version 1") for _ in range(2)] == [True, False]
     assert stores.monitoring.open_alerts() == []
     assert stores.monitoring.raise_alert("drift", "version 1", "Again.")
+
+
+def test_a_change_that_came_between_look_and_action_is_found_by_the_update_itself(stores, monkeypatch):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    before = stores.worklist.item_of("s")
+    stores.worklist.act("s", "acknowledge", actor="dr a", row_version=1)
+    monkeypatch.setattr(worklist, "rows_of", stale("worklist_lock_item", before, worklist.rows_of))
+    with pytest.raises(Conflict):
+        stores.worklist.act("s", "acknowledge", actor="dr b", row_version=1)
+    assert stores.worklist.item_of("s")["holder"] == "dr a"
+
+
+def stale(name: str, row: dict, rows_of):
+    """`rows_of`, whose query of this name sees a row as it was."""
+    return lambda connection, asked, **named: [row] if asked == name else rows_of(connection, asked, **named)
+
+
+def test_what_a_label_moves_while_studies_are_ranked_leaves_no_study_with_anothers_score(stores, version):
+    a, b, c = receive(stores, *(arrival(name, study_key=study) for name, study in (("a", "s"), ("b", "s"), ("c", "t"))))
+    stores.predictions.save(version, [scored(a, 0.2), scored(b, 0.95), scored(c, 0.1)])
+    found = stores.worklist.studies_to_rank(version)
+    with transaction(stores.engine) as connection:  # as a corrected label file does
+        connection.execute(text("UPDATE fracture.radiograph SET study_key = 't' WHERE radiograph_id = :b"), {"b": b})
+    rules = RankingRules()
+    stores.worklist.save_items([rank_study(study, rules=rules) for study in found])
+    with pytest.raises(UnknownItem):
+        stores.worklist.item_of("s")
+    stores.worklist.save_items([rank_study(study, rules=rules) for study in stores.worklist.studies_to_rank(version)])
+    shown = {key: stores.worklist.item_of(key) for key in ("s", "t")}
+    assert {key: (row["radiograph_id"], len(row["images"])) for key, row in shown.items()} == {
+        "s": (a, 1),
+        "t": (b, 2),
+    }
+    # Once more, of studies that are listed.
+    with transaction(stores.engine) as connection:
+        connection.execute(text("UPDATE fracture.radiograph SET study_key = 's' WHERE radiograph_id = :b"), {"b": b})
+    stores.worklist.save_items([rank_study(study, rules=rules) for study in stores.worklist.studies_to_rank(version)])
+    assert {key: stores.worklist.item_of(key)["radiograph_id"] for key in ("s", "t")} == {"s": b, "t": c}
+
+
+def test_a_corrected_body_part_reaches_the_list(stores):
+    receive(stores, arrival("a", study_key="s", body_part=BodyPart.HIP))
+    list_studies(stores)
+    with transaction(stores.engine) as connection:
+        connection.execute(text("UPDATE fracture.radiograph SET body_part = 'hand'"))
+    list_studies(stores)
+    assert stores.worklist.item_of("s")["body_parts"] == ["hand"]
+
+
+def test_of_a_study_that_was_read_the_clock_starts_with_what_came_after_that(stores):
+    receive(stores, arrival("a", study_key="s"))
+    with transaction(stores.engine) as connection:
+        connection.execute(text("UPDATE fracture.radiograph SET received_at = received_at - interval '30 days'"))
+    list_studies(stores)
+    stores.worklist.act("s", "report", actor="dr", row_version=1, details={"value": "negative"})
+    receive(stores, arrival("b", study_key="s"))
+    list_studies(stores)
+    row = stores.worklist.item_of("s")
+    assert row["status"] == "reopened" and row["due_at"] > datetime.now(UTC)
+    # Let go of, it is what it was: read once, and to be read again.
+    row = stores.worklist.act("s", "acknowledge", actor="dr", row_version=row["row_version"])
+    assert stores.worklist.act("s", "release", actor="dr", row_version=row["row_version"])["status"] == "reopened"
+
+
+def test_a_late_image_that_was_read_before_its_ranking_is_not_asked_for_again(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    receive(stores, arrival("b", study_key="s"))
+    stores.worklist.act("s", "report", actor="dr", row_version=1, details={"value": "negative"})  # of both
+    list_studies(stores)
+    assert stores.worklist.item_of("s")["status"] == "reported"
