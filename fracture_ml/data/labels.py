@@ -106,7 +106,7 @@ def claims_of_label_file(object_key: str, data: bytes, *, site_secret: bytes) ->
     if columns & {"object_key", "sha256"}:
         if "label" not in columns:
             raise UnreadableLabels("The manifest has no column label: add one; a cell may be left empty.")
-        return _merged_boxes(_manifest_claim(row, object_key, site_secret) for row in rows)
+        return _merged_boxes(_claims_of_manifest(rows, object_key, site_secret))
     raise UnreadableLabels(f"The columns are those of no known layout: {_KNOWN_LAYOUTS}.")
 
 
@@ -176,6 +176,20 @@ def _truth(text: str) -> bool:
 
 
 # --- the generic manifest -------------------------------------------------------------------------
+
+
+def _claims_of_manifest(rows: Iterator[_Row], manifest_key: str, site_secret: bytes) -> Iterator[LabelClaim]:
+    """Raises: UnreadableLabels: also where a study names two patients, as numbers that begin anew for each of them do.
+
+    On the worklist one patient's images would decide about the other's.
+    """
+    patient_of: dict[str, str] = {}
+    for row in rows:
+        claim = _manifest_claim(row, manifest_key, site_secret)
+        if claim.study_key and claim.patient_key:
+            if patient_of.setdefault(claim.study_key, claim.patient_key) != claim.patient_key:
+                raise row.fault("study_key", "a study of one patient; put the patient's key before its number")
+        yield claim
 
 
 def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelClaim:

@@ -241,3 +241,11 @@ def test_the_real_fracatlas_files_are_read_whole(real_data):
     assert sum(len(claim.boxes) for claim in boxes) == 574
     assert {claim.scope for claim in boxes} == {"inbox/"}
     assert {claim.subject for claim in boxes if claimed[claim.subject].value == "negative"} <= set(disagreeing)
+
+
+def test_a_study_that_names_two_patients_is_refused_with_its_line():
+    """Else one patient's images would decide about the other's study on the worklist."""
+    rows = ["object_key,label,patient_key,study_key", "a.png,1,p1,study1", "b.png,0,p1,study1", "c.png,0,p2,study1"]
+    with pytest.raises(UnreadableLabels, match="Line 4, column study_key: expected a study of one patient"):
+        claims_of_label_file("inbox/m.csv", "\n".join(rows).encode(), site_secret=SECRET)
+    assert len(claims_of_label_file("inbox/m.csv", "\n".join(rows[:3]).encode(), site_secret=SECRET)) == 2

@@ -399,8 +399,8 @@ def test_a_version_that_is_rolled_back_scores_nothing_more_and_shows_nothing(pla
     score_batch(place.stores, place.settings, version=withdrawn, first=first_ids[0], last=first_ids[-1])
     place.stores.registry.roll_back(actor="a test", reason="worse")
     rank_worklist(place.stores, place.settings, version=withdrawn)
-    assert {row["version"] for row in place.stores.worklist.open_items()} == {kept}
-    late = receive_drawn(place.stores, 13)[12:]
+    assert {row["model_version"] for row in place.stores.worklist.open_items()} == {kept}
+    late = receive_drawn(place.stores, 1)
     work = {"version": withdrawn, "first": late[0], "last": late[-1]}
     assert score_batch(place.stores, place.settings, **work) == {"due": 0, "scored": 0, "rejected": 0}
     assert scoring_run.reconcile(place.stores, version=withdrawn, through=late[-1])["missing"] == 1
