@@ -12,12 +12,12 @@ compared with it. Trigger this DAG with its number in *version*: it is judged an
 `fracture promote`. It is not recorded, and the version goes on scoring: roll back, if it is not to. Where nobody
 answered in time, that is logged, and no failure.
 
-**Roll back:** `fracture roll-back --reason "..."`. **History:** `sql/queries/model_history.sql`.
+**Roll back:** `fracture roll-back --actor "..." --reason "..."`. **History:** `sql/queries/model_history.sql`.
 """
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, TriggerRule, chain, dag, task
 from fracture_dag_defaults import CHALLENGER, CHAMPION, DAG_DEFAULTS
 
@@ -72,8 +72,10 @@ def promote_model():
             times_promoted=judged["times_promoted"],
         )
 
-    approve = ApprovalOperator(
+    # Not Airflow's ApprovalOperator: its Reject skips what follows and leaves no answer behind, not even whose it was.
+    approve = HITLOperator(
         task_id="approve",
+        options=["Approve", "Reject"],
         subject="Promote model version {{ ti.xcom_pull(task_ids='judge')['version'] }}?",
         body="{{ ti.xcom_pull(task_ids='judge')['summary'] }}",
         defaults="Reject",
@@ -83,11 +85,15 @@ def promote_model():
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, outlets=[CHAMPION])
     def promote(judged: dict, ti=None) -> int:
+        from airflow.sdk.exceptions import AirflowSkipException
+
         from fracture_ml.steps import promote as steps
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         response, settings = ti.xcom_pull(task_ids="approve"), load_settings()
+        if response and response["chosen_options"] == ["Reject"]:
+            raise AirflowSkipException("It was not approved.")
         user = response["responded_by_user"]["name"] if response else None
         return steps.promote_judged(open_context(settings), settings, version=judged["version"], user=user)
 

@@ -145,12 +145,14 @@ def roll_back(
     actor: Annotated[str, typer.Option(help="who decides")],
     to_version: int | None = None,
 ) -> None:
-    """Make an earlier version the champion again."""
+    """Make an earlier version the champion again; the list shows its scores at once."""
     from fracture_ml.steps import promote as steps
+    from fracture_ml.steps.worklist import rank_worklist
 
-    stores, _ = _context()
+    stores, settings = _context()
     version = steps.roll_back(stores, actor=actor, reason=reason, to_version=to_version)
-    console.print(f"Version {version} is the champion again.")
+    console.print(f"Version {version} is the champion again; what it has not scored yet, the next run does.")
+    rank_worklist(stores, settings)
 
 
 @app.command()
@@ -174,16 +176,24 @@ def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or DICOM files")],
-    overlays: Annotated[Path | None, typer.Option(help="write the highlighted images into this folder")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(file_okay=False, help="write the highlighted images into this folder")
+    ] = None,
 ) -> None:
-    """Score files with the champion; nothing is stored."""
+    """Score files with the champion; nothing is stored. Exit code 1 where a file could not be scored."""
     from fracture_ml.steps.predict import predict_files
 
     stores, settings = _context()
-    table = Table("file", "fracture", "operating point", "box (x, y, width, height)")
-    for row in predict_files(stores, settings, images, overlays=overlays):
+    table = Table(title="Research use only, not a medical device")
+    table.add_column("file", overflow="fold")
+    for head in ("fracture", "operating point", "box (x, y, width, height)"):
+        table.add_column(head)
+    rows = list(predict_files(stores, settings, images, overlays=overlays))
+    for row in rows:
         table.add_row(*map(escape, row))  # a path may hold brackets
     console.print(table)
+    if not all(operating_point for _, _, operating_point, _ in rows):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from fracture_ml.core.errors import NotEnoughData, StackError
 from fracture_ml.demo.airflow_runs import AirflowRuns, TaskLook, airflow_session
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.steps.context import open_context
+from fracture_ml.steps.presets import plan_of
 from fracture_ml.steps.report import counts_table, metrics_table, quarantine_table, worklist_table
 from fracture_ml.steps.settings import load_settings
 from fracture_ml.stores import Stores
@@ -59,6 +60,9 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
     preset = preset or ("cpu" if data else "demo")
     if data is not None and not data.is_dir():
         raise NotEnoughData(f"DATA={data}: there is no such folder")
+    if data is not None and not any(path.is_file() for path in data.rglob("*")):
+        raise NotEnoughData(f"DATA={data}: there is no file in it")
+    plan_of({"preset": preset})  # an unknown one is said now, and not by Airflow in the middle
     with ThreadPoolExecutor(1, thread_name_prefix="drawing") as pool:
         drawing = pool.submit(_drawn_inbox, console) if data is None else None
         access = stack.up(console)

@@ -199,7 +199,11 @@ def _recipe(card: Mapping[str, Any]) -> list[_Block]:
     if card.get("initial_weights"):
         blocks.append(_Text(f"Initial weights: {card['initial_weights']}"))
     if card.get("study_folder"):
-        blocks.append(_Text(f"Tuned in a study; its table and pictures are in the bucket: {card['study_folder']}/"))
+        blocks.append(
+            _Text(
+                f"Its tuning, as a table and pictures of the trials that ended: {card['study_folder']}/ in the bucket."
+            )
+        )
     return blocks or [_Text(_NOT_RECORDED)]
 
 
@@ -419,7 +423,7 @@ body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; max-width: 60rem; 
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dae1; }
 .research { background: #fff4e5; border-left: 5px solid #d55e00; padding: .8rem 1rem; font-weight: 600; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e7eb; overflow-wrap: anywhere; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e7eb; overflow-wrap: break-word; }
 figure { display: inline-block; margin: 0 .8rem 1rem 0; max-width: 28rem; vertical-align: top; }
 img { max-width: 100%; }
 """

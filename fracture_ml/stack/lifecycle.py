@@ -308,7 +308,7 @@ class Stack:
             grid.add_row("S3", f"{self.servers.s3.endpoint_url}, bucket {BUCKET}")
         grid.add_row("settings", f"{_shown(self.servers.settings_file)}")
         grid.add_row("data, logs", f"{_shown(self.folder)}")
-        grid.add_row("DAGs", "off at first: switch them on in Airflow, or run `make demo`")
+        grid.add_row("DAGs", "off until you switch them on in Airflow, or run `make demo`")
         grid.add_row("stop", "make down")
         return Panel(grid, title="Running on this machine", expand=False)
 

@@ -176,13 +176,19 @@ class Servers:
             password = self.credentials.reader_database_password
             entry = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{READER}:{password}\n"
             write_private(self.folder / "reader.pgpass", entry)
-            write_private(
-                self.folder / "psql",
-                f"#!/bin/sh\n# psql as {READER}, who may look at the worklist and at nothing else.\n"
-                f"PGPASSFILE='{self.folder}/reader.pgpass' exec '{psql_path()}'"
-                f' -h {LOOPBACK} -p {self.postgres.port} -U {READER} {OWNER} "$@"\n',
-                mode=0o700,
-            )
+            audit = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{OWNER}:{self.credentials.fracture_database_password}\n"
+            write_private(self.folder / "audit.pgpass", audit)
+            self._write_psql("psql", READER, "reader.pgpass", "who may look at the worklist and at nothing else")
+            self._write_psql("psql-audit", OWNER, "audit.pgpass", "for sql/queries; it changes nothing", read_only=True)
+
+    def _write_psql(self, name: str, role: str, passwords: str, purpose: str, *, read_only: bool = False) -> None:
+        options = "PGOPTIONS='-c default_transaction_read_only=on' " if read_only else ""
+        write_private(
+            self.folder / name,
+            f"#!/bin/sh\n# psql as {role}, {purpose}.\n{options}PGPASSFILE='{self.folder}/{passwords}' "
+            f"exec '{psql_path()}' -h {LOOPBACK} -p {self.postgres.port} -U {role} {OWNER} \"$@\"\n",
+            mode=0o700,
+        )
 
     def _site_secret(self) -> str:
         """It never changes: with another one the same patient is another group. Raises: StackError."""

@@ -53,9 +53,11 @@ class SnapshotPixels:
 def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px: int) -> SnapshotPixels:
     """Decode the snapshot once per image size; the next task finds the array on disk.
 
-    Raises: NotEnoughData: more than a tenth of the snapshot cannot be read. DiskFull, StorageUnavailable.
+    Raises: NotEnoughData: no such snapshot, or more than a tenth of it cannot be read. DiskFull, StorageUnavailable.
     """
     members = {member.sha256: member for member in stores.snapshots.members_of(snapshot_id)}
+    if not members:
+        raise NotEnoughData(f"There is no snapshot {snapshot_id}: `fracture snapshot` prints the whole id.")
     started = time.monotonic()
     cache = PixelCache.build(
         stores.radiographs.stored([member.radiograph_id for member in members.values()]),

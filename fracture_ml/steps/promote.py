@@ -129,4 +129,6 @@ def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:
 
 def _summary(version: int, verdict: Verdict) -> str:
     lines = [f"- {reason}" for reason in verdict.reasons]
-    return "\n".join([f"**Version {version}: the gate {'passed' if verdict.passed else 'failed'}.**", "", *lines])
+    head = f"**Version {version}: the gate {'passed' if verdict.passed else 'failed'}.**"
+    card = f"[Its model card](/fracture-worklist/models/{version}/model_card.html)"
+    return "\n".join([head, "", *lines, "", card])

@@ -64,6 +64,11 @@ class MonitoringStore:
         with transaction(self._engine) as connection:
             return rows_of(connection, "monitoring_stuck", before=before)[0]
 
+    def quarantined(self, *, since: datetime) -> int:
+        """How many objects were quarantined since then, and are still."""
+        with transaction(self._engine) as connection:
+            return rows_of(connection, "monitoring_quarantined", since=since)[0]["quarantined"]
+
     # --- what is said -----------------------------------------------------------------------------
 
     def save_drift_report(self, day: date, version: int, measures: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ class Registry:
 
     def record_verdict(self, version: int, verdict: Verdict, *, champion: int | None) -> None:
         """The first verdict against that champion (None: there is none) stands. Raises: UnknownVersion."""
-        reason = verdict.reasons[0] if verdict.reasons else ("passed" if verdict.passed else "failed")
+        reason = ": ".join(["passed" if verdict.passed else "failed", *verdict.reasons[:1]])
         details = {
             "passed": verdict.passed,
             "reasons": list(verdict.reasons),

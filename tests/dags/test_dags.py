@@ -14,9 +14,13 @@ KNOWN_POOLS = {"default_pool", "gpu", "scoring"}
 
 
 def parse(home: Path) -> dict:
+    return run("parse_dags.py", home)
+
+
+def run(program: str, home: Path, *arguments: str) -> dict:
     environment = os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": f"{ROOT / 'plugins'}{os.pathsep}{ROOT}"}
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/dags/parse_dags.py", ROOT / "dags"],
+        [sys.executable, ROOT / "tests/dags" / program, ROOT / "dags", *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -91,3 +95,15 @@ def test_two_parses_make_one_version_of_each_dag(report, home):
     assert {name: dag["hash"] for name, dag in again["dags"].items()} == {
         name: dag["hash"] for name, dag in report["dags"].items()
     }
+
+
+@pytest.mark.parametrize(
+    ("answer", "done"),
+    [
+        ("Approve", [["promoted", 7, "dr"]]),
+        ("Reject", [["promote skipped"], ["refused", 7, "dr"]]),
+    ],
+)
+def test_what_a_person_answers_reaches_the_history(home, answer, done):
+    """A refusal that nobody finds in the history is asked about again, and may be approved."""
+    assert run("answer_promotion.py", home, answer) == {"done": done, "rule": "none_failed"}

@@ -302,7 +302,7 @@ function drawStudy(next, { keepImage }) {
 function drawFacts() {
   const facts = [["AI", element("span", { className: aiClass(study), text: study.ai })]];
   if (study.score !== null) {
-    facts.push(["Score", study.score.toFixed(3)], ["Model version", study.model_version]);
+    facts.push(["Score", study.score.toFixed(3)], ["Model version", modelCard(study.model_version)]);
     const points = study.operating_points;
     if (points) {
       facts.push(["Urgent from", points.t_specificity.toFixed(3)], ["Suspicious from", points.t_sensitivity.toFixed(3)]);
@@ -315,6 +315,11 @@ function drawFacts() {
     facts.push(["", element("span", { className: study.overdue ? "overdue" : "", text: due(study) })]);
   }
   byId("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", {}, value)]));
+}
+
+function modelCard(version) {
+  const address = `models/${version}/model_card.html`;
+  return element("a", { href: address, target: "_blank", rel: "noopener", title: "Its model card", text: version });
 }
 
 function drawActions() {
