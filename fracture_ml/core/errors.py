@@ -20,11 +20,15 @@ class StorageUnavailable(FractureError):
     """Object storage cannot be reached, refuses the key, or is full. Worth a retry."""
 
 
-class RequestRefused(StorageUnavailable):
+class ObjectWithheld(StorageUnavailable):
+    """Object storage is there and does not hand over an object: the fault may be of this one alone."""
+
+
+class RequestRefused(ObjectWithheld):
     """Object storage is there and refuses this request: the rights of the key, or this one object's own."""
 
 
-class RequestFailed(StorageUnavailable):
+class RequestFailed(ObjectWithheld):
     """Object storage is there and fails at this request, again and again: perhaps it lost this one object."""
 
 

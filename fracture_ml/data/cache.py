@@ -18,7 +18,7 @@ from typing import Self
 
 import numpy as np
 
-from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, RequestRefused, UnusableObject
+from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, ObjectWithheld, UnusableObject
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import StoredRadiograph
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
@@ -166,14 +166,14 @@ def _fill(
     rows: list[str] = []
     failed: dict[str, str] = {}
     digest = hashlib.sha256()
-    refused: list[RequestRefused] = []
+    refused: list[ObjectWithheld] = []
 
     def square_of(radiograph: StoredRadiograph) -> np.ndarray | str:
         try:
             return letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
         except ObjectNotFound:
             return f"{_MISSING}: its object is not in the bucket"
-        except RequestRefused as fault:
+        except ObjectWithheld as fault:
             refused.append(fault)
             return f"{_REFUSED}: object storage refuses to hand it over"
         except UnusableObject as error:
@@ -212,7 +212,7 @@ def _fill(
 def _is_there(read: Callable[[str], bytes], radiograph: StoredRadiograph) -> bool:
     try:
         read(radiograph.object_key)
-    except (ObjectNotFound, RequestRefused):
+    except (ObjectNotFound, ObjectWithheld):
         return False
     return True
 

@@ -14,8 +14,7 @@ from fracture_ml.core.errors import (
     NotReadable,
     NotReconciled,
     ObjectNotFound,
-    RequestFailed,
-    RequestRefused,
+    ObjectWithheld,
     RowRefused,
     TooLarge,
     UnusableObject,
@@ -61,7 +60,7 @@ class Unfetched:
     """An object that object storage lists, and refuses to hand over."""
 
     received: ReceivedObject
-    fault: RequestRefused | RequestFailed
+    fault: ObjectWithheld
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -149,7 +148,7 @@ def ingest_inbox(
 def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[ReceivedObject]) -> int:
     """Quarantine what object storage refuses, where it hands over another object of the inbox. Returns: how many.
 
-    Raises: RequestRefused, RequestFailed: it hands over none of them; then no object is at fault.
+    Raises: ObjectWithheld: it hands over none of them; then no object is at fault.
     """
     if not any(_can_be_read(stores.bucket, received) for received in others):
         raise unfetched[0].fault
@@ -166,7 +165,7 @@ def _set_aside(stores: Stores, unfetched: list[Unfetched], others: list[Received
 def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
     try:
         bucket.read(received.key)
-    except (RequestRefused, RequestFailed, ObjectNotFound):
+    except (ObjectWithheld, ObjectNotFound):
         return False
     return True
 
@@ -179,7 +178,7 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
         told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
         return {"vanished": 1}
-    except (RequestRefused, RequestFailed) as fault:
+    except ObjectWithheld as fault:
         return Unfetched(received=received, fault=fault)
     except Exception as fault:
         refusal = _refusal(received, fault)
@@ -196,7 +195,7 @@ def _inspect(
         _require_not_too_large(received, limits)
         try:
             data = bucket.read(received.key)
-        except (RequestRefused, RequestFailed) as fault:
+        except ObjectWithheld as fault:
             return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"

@@ -24,9 +24,7 @@ from fracture_ml.training.loop import predict_logits
 
 log = logging.getLogger(__name__)
 
-_MOST_NOT_READABLE = (
-    0.1  # of a snapshot; beyond it something is wrong with the bucket, and a model would not be the one asked for
-)
+_MOST_NOT_READABLE = 0.1  # of a snapshot; beyond it the bucket is at fault, and not single objects
 
 
 @dataclass(frozen=True, kw_only=True)

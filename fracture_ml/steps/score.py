@@ -147,17 +147,14 @@ class _Worker:
             data = self._stores.bucket.read(radiograph.object_key)
         except ObjectNotFound:
             raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
-        except RequestRefused:
-            # Of this object alone, where another can be read: its storage class, its owner or its key.
-            self._stores.bucket.read(self._readable)
-            raise NotReadable("Object storage refuses to hand over this radiograph, and hands over others.") from None
-        except StorageUnavailable:
-            # Of this object alone, where it fails for long and another can be read: a disk lost its bytes.
+        except StorageUnavailable as fault:
+            # Of this object alone, where another can be read: refused for its storage class, its owner or its key, or
+            # lost by a disk, which shows by failing for long.
             since = self._failing_since.setdefault(radiograph.object_key, time.monotonic())
-            if time.monotonic() - since < _FAILS_FOR_S:
+            if not isinstance(fault, RequestRefused) and time.monotonic() - since < _FAILS_FOR_S:
                 raise
             self._stores.bucket.read(self._readable)
-            raise NotReadable("Object storage fails to hand over this radiograph, and hands over others.") from None
+            raise NotReadable("Object storage does not hand over this radiograph, and hands over others.") from None
         self._readable = radiograph.object_key
         self._failing_since.pop(radiograph.object_key, None)
         return data

@@ -52,7 +52,7 @@ class Bucket:
     def read(self, key: str) -> bytes:
         """The bytes under `key`.
 
-        Raises: ObjectNotFound, StorageUnavailable; RequestRefused, RequestFailed: perhaps of it alone.
+        Raises: ObjectNotFound, StorageUnavailable; ObjectWithheld: perhaps of it alone.
         """
         if self._store is not None and _is_taken_literally(key):
             with suppress(*_SHORT_WAY_FAULTS):  # asked again below

@@ -18,9 +18,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = "optuna"  # of the product's database; made by the migrations, filled by Optuna
 CURVE = "metric by epoch of fold "  # and its number: a user attribute of a trial
-CUT_OFF = (
-    "cut off"  # a user attribute: the number of the trial that the end of the time ended, which is no fault of its
-)
+CUT_OFF = "cut off"  # a user attribute: the number of a trial that the end of the night ended: no fault of its own
 RETRIES = 2  # of a trial whose worker died without a word, or that crashed
 
 
@@ -86,8 +84,10 @@ def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
 
 
 def queue_unless_lost_too_often(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Queue it again, unless it and those that it repeats were lost more than `RETRIES` times; nights that ended in the
-    middle of it do not count."""
+    """Queue it again, unless it and those that it repeats were lost more than `RETRIES` times.
+
+    A night that ended in the middle of it is no loss.
+    """
     by_number = {each.number: each for each in study.get_trials(deepcopy=False)}
     tried = [*(by_number[number] for number in trial.system_attrs.get("retry_history", ())), trial]
     if sum(each.user_attrs.get(CUT_OFF) != each.number for each in tried) <= RETRIES:

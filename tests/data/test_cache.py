@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fracture_ml.core.errors import DiskFull, ObjectNotFound, RequestRefused, StorageUnavailable
+from fracture_ml.core.errors import DiskFull, ObjectNotFound, RequestFailed, RequestRefused, StorageUnavailable
 from fracture_ml.core.records import MediaType, StoredRadiograph
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.imaging.decode import decode
@@ -50,13 +50,14 @@ class Objects:
         return PixelCache.build(self.radiographs, SIZE_PX, folder=folder, read=self.read, **changes)
 
 
-def test_a_refused_object_is_left_out_and_looked_for_again_and_refused_ones_alone_are_an_error(objects, tmp_path):
+@pytest.mark.parametrize("kind", [RequestRefused, RequestFailed])
+def test_a_refused_object_is_left_out_and_looked_for_again_and_refused_ones_alone_are_an_error(objects, tmp_path, kind):
     (refused, *_), read = sorted(objects.bytes_of), objects.read
 
     def refuse(keys: set[str]) -> None:
         def guarded(key: str) -> bytes:
             if key in keys:
-                raise RequestRefused("no")
+                raise kind("no")
             return read(key)
 
         objects.read = guarded
@@ -66,7 +67,7 @@ def test_a_refused_object_is_left_out_and_looked_for_again_and_refused_ones_alon
     refuse(set())
     assert objects.build(tmp_path).failed == {}
     refuse(set(objects.bytes_of))
-    with pytest.raises(RequestRefused):
+    with pytest.raises(kind):
         objects.build(tmp_path / "another")
 
 

@@ -181,7 +181,14 @@ def test_up_is_healthy_and_says_where_to_look(stack: Installation):
 
 
 def test_only_the_owner_can_read_the_secrets(stack: Installation):
-    secret_files = ["secrets.json", "fracture.env", "supervisord.conf", "reader.pgpass", "airflow/passwords.json"]
+    secret_files = [
+        "secrets.json",
+        "fracture.env",
+        "supervisord.conf",
+        "reader.pgpass",
+        "audit.pgpass",
+        "airflow/passwords.json",
+    ]
     for name in secret_files:
         assert stat.S_IMODE((stack.folder / name).stat().st_mode) == 0o600, name
     assert stat.S_IMODE(stack.folder.stat().st_mode) & 0o007 == 0
