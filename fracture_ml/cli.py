@@ -1,5 +1,6 @@
 """`fracture`: the same steps as the DAGs, without Airflow, and the embedded servers."""
 
+import getpass
 import json
 import logging
 import sys
@@ -203,6 +204,20 @@ def worklist(limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
 
     stores, _ = _context()
     console.print(worklist_table(stores, limit=limit))
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="its key, or how it begins: what `fracture worklist` prints")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="the HTML file to write")],
+) -> None:
+    """A listed study's report: what the AI says of each image and where, beside what people said."""
+    from fracture_ml.steps.ai_report import ai_report
+
+    stores, settings = _context()
+    study_key = stores.worklist.study_key_of(study)
+    out.write_text(ai_report(stores, settings, study_key, made_for=getpass.getuser()), encoding="utf-8")
+    console.print(f"{out}: study {study_key}")
 
 
 @app.command()

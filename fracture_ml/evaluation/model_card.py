@@ -1,10 +1,9 @@
 """The document that reviewers ask for: one content, as Markdown and as one HTML file with its pictures in it."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from fracture_ml.core.document import Block, Picture, Points, Section, Table, Text, to_html, to_markdown
 
 RESEARCH_USE = (
     "Research use only. This is not a medical device. It must not be used to diagnose, to decide on treatment, or to "
@@ -52,32 +51,6 @@ _AT_POINT = (
 _NOT_RECORDED = "Not recorded."
 
 
-@dataclass(frozen=True)
-class _Text:
-    text: str
-
-
-@dataclass(frozen=True)
-class _Points:
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Table:
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    name: str
-    title: str
-    png: bytes
-
-
-_Block = _Text | _Points | _Table | _Picture
-
-
 def render(card: Mapping[str, Any]) -> tuple[str, str]:
     """The model card as (Markdown, HTML). What `card` lacks is said to be not recorded, never left out.
 
@@ -96,10 +69,10 @@ def render(card: Mapping[str, Any]) -> tuple[str, str]:
     """
     title = f"Model card: fracture detection, version {card.get('version', 'not registered')}"
     sections = _sections(card)
-    return _markdown(title, sections), _html(title, sections)
+    return to_markdown(title, RESEARCH_USE, sections), to_html(title, RESEARCH_USE, sections)
 
 
-def _sections(card: Mapping[str, Any]) -> list[tuple[str, list[_Block]]]:
+def _sections(card: Mapping[str, Any]) -> list[Section]:
     return [
         ("Intended use", _intended_use()),
         ("What it is", _identity(card)),
@@ -112,8 +85,8 @@ def _sections(card: Mapping[str, Any]) -> list[tuple[str, list[_Block]]]:
         ("Subgroups", _subgroups(card)),
         ("Calibration", _calibration(card)),
         ("Shortcut audit", _shortcuts(card)),
-        ("Known failure modes", [_Points(_FAILURE_MODES)]),
-        ("Heat maps", [_Text(_heat_map(card))]),
+        ("Known failure modes", [Points(_FAILURE_MODES)]),
+        ("Heat maps", [Text(_heat_map(card))]),
         ("Change against the champion", _verdict(card)),
         ("Approval and history", _events(card)),
     ]
@@ -124,9 +97,9 @@ def _heat_map(card: Mapping[str, Any]) -> str:
     return f"The highlighted region is AI attention, not a lesion boundary: {shown}. {_HEAT_MAP_CAVEAT}"
 
 
-def _intended_use() -> list[_Block]:
+def _intended_use() -> list[Block]:
     return [
-        _Points(
+        Points(
             (
                 _INTENDED,
                 _NOT_INTENDED,
@@ -136,53 +109,53 @@ def _intended_use() -> list[_Block]:
     ]
 
 
-def _identity(card: Mapping[str, Any]) -> list[_Block]:
+def _identity(card: Mapping[str, Any]) -> list[Block]:
     names = ("version", "created_at", "snapshot_id", "recipe_id", "bundle_sha256", "code_version")
     rows: list[tuple[str, str]] = [("architecture", "ResNet50, one input channel, two outputs")]
     rows += [(name.replace("_", " "), str(card.get(name, "not recorded"))) for name in names]
-    return [_Table(("", ""), tuple(rows))]
+    return [Table(("", ""), tuple(rows))]
 
 
-def _data(card: Mapping[str, Any]) -> list[_Block]:
+def _data(card: Mapping[str, Any]) -> list[Block]:
     counts = card.get("data")
     if not counts:
-        return [_Text(_NOT_RECORDED)]
-    blocks: list[_Block] = []
+        return [Text(_NOT_RECORDED)]
+    blocks: list[Block] = []
     if card.get("positive_means") == "abnormal":
-        blocks.append(_Text(_ABNORMAL))
+        blocks.append(Text(_ABNORMAL))
     if card.get("labels"):
         of_labels = [
             (row["source"], row["meaning"], f"{row['positive']:,}", f"{row['negative']:,}") for row in card["labels"]
         ]
-        blocks.append(_Table(("label's source", "what it speaks of", "positive", "negative"), tuple(of_labels)))
+        blocks.append(Table(("label's source", "what it speaks of", "positive", "negative"), tuple(of_labels)))
     rows = [(kind.replace("_", " "), str(value), f"{n:,}") for kind, of in counts.items() for value, n in of.items()]
-    return [*blocks, _Table(("by", "value", "n"), tuple(rows))]
+    return [*blocks, Table(("by", "value", "n"), tuple(rows))]
 
 
-def _splits(card: Mapping[str, Any]) -> list[_Block]:
-    blocks: list[_Block] = []
+def _splits(card: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
     if card.get("splits"):
         rows = [
             (split, f"{n['positive'] + n['negative']:,}", f"{n['positive']:,}", f"{n['negative']:,}")
             for split, n in card["splits"].items()
         ]
-        blocks.append(_Table(("split", "radiographs", "fracture", "no fracture"), tuple(rows)))
+        blocks.append(Table(("split", "radiographs", "fracture", "no fracture"), tuple(rows)))
     blocks.append(
-        _Text(
+        Text(
             "A split belongs to the group (patient, else study, else near-duplicate cluster), by hash: no group stands "
             f"on two sides. Leakage check: {card.get('leakage', 'not recorded')}"
         )
     )
     if card.get("left_out"):
-        blocks.append(_Points(tuple(f"Left out: {n:,}, {reason}" for reason, n in card["left_out"].items())))
+        blocks.append(Points(tuple(f"Left out: {n:,}, {reason}" for reason, n in card["left_out"].items())))
     for split, reasons in card.get("not_readable", {}).items():
         said = ", ".join(f"{code}: {n:,}" for code, n in reasons.items())
         blocks.append(
-            _Text(f"Of the {split} split {sum(reasons.values()):,} could not be read and were not used ({said}).")
+            Text(f"Of the {split} split {sum(reasons.values()):,} could not be read and were not used ({said}).")
         )
     looks = card.get("looks_at_the_test_split")
     blocks.append(
-        _Text(
+        Text(
             "Looks so far at this test split, or at that of a snapshot which shares radiographs with it: "
             f"{'not recorded' if looks is None else looks}."
         )
@@ -190,34 +163,34 @@ def _splits(card: Mapping[str, Any]) -> list[_Block]:
     return blocks
 
 
-def _recipe(card: Mapping[str, Any]) -> list[_Block]:
-    blocks: list[_Block] = []
+def _recipe(card: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
     for name, head in (("recipe", "recipe"), ("libraries", "library")):
         if card.get(name):
             rows = tuple((str(key), _plain(value)) for key, value in card[name].items())
-            blocks.append(_Table((head, "value" if name == "recipe" else "version"), rows))
+            blocks.append(Table((head, "value" if name == "recipe" else "version"), rows))
     if card.get("initial_weights"):
-        blocks.append(_Text(f"Initial weights: {card['initial_weights']}"))
+        blocks.append(Text(f"Initial weights: {card['initial_weights']}"))
     if card.get("study_folder"):
         blocks.append(
-            _Text(
+            Text(
                 f"Its tuning, as a table and pictures of the trials that ended: {card['study_folder']}/ in the bucket."
             )
         )
-    return blocks or [_Text(_NOT_RECORDED)]
+    return blocks or [Text(_NOT_RECORDED)]
 
 
-def _operating_points(card: Mapping[str, Any]) -> list[_Block]:
+def _operating_points(card: Mapping[str, Any]) -> list[Block]:
     points = card.get("operating_points")
     if not points:
-        return [_Text(_NOT_RECORDED)]
+        return [Text(_NOT_RECORDED)]
     return [
-        _Text(
+        Text(
             "Chosen on the validation split, on calibrated scores, and reported on the test split. t_sensitivity: the "
             "highest threshold whose sensitivity meets its target (suspicious), and never above the other one. "
             "t_specificity: the lowest threshold whose specificity meets its target (urgent)."
         ),
-        _Table(
+        Table(
             ("", "threshold", "target"),
             tuple(
                 (f"t_{side}", f"{points[f't_{side}']:.4f}", f"{side} {points[f'target_{side}']:.2f}")
@@ -227,31 +200,31 @@ def _operating_points(card: Mapping[str, Any]) -> list[_Block]:
     ]
 
 
-def _performance(card: Mapping[str, Any]) -> list[_Block]:
+def _performance(card: Mapping[str, Any]) -> list[Block]:
     metrics = card.get("metrics")
     if not metrics:
-        return [_Text(_NOT_RECORDED)]
-    blocks: list[_Block] = [
-        _Text(
+        return [Text(_NOT_RECORDED)]
+    blocks: list[Block] = [
+        Text(
             f"{metrics['n']:,} radiographs of {metrics['groups']:,} groups, {metrics['positives']:,} with a fracture "
             f"({metrics['prevalence']:.1%}). In brackets: 95 % intervals, resampled by group {metrics['resamples']:,} "
             f"times. The site's prevalence is taken as {metrics['site_prevalence']:.1%}; each image counts as a study."
         ),
-        _Table(
+        Table(
             ("figure", "value"),
             tuple(
                 (name, _interval(metrics[key]))
                 for key, name in (("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier score"), ("ece", "ECE"))
             ),
         ),
-        _Table(
+        Table(
             ("figure", *(f"at {name} ({metrics[key]['threshold']:.3f})" for name, key in _POINTS)),
             tuple(
                 (name, *(_interval(metrics[key][figure], 1 if "alerts" in figure else 3) for _, key in _POINTS))
                 for figure, name in _AT_POINT
             ),
         ),
-        _Table(
+        Table(
             ("confusion", *(f"at {name}" for name, _ in _POINTS)),
             tuple(
                 (name, *(f"{metrics[key]['confusion'][cell]:,}" for _, key in _POINTS))
@@ -274,10 +247,10 @@ def _performance(card: Mapping[str, Any]) -> list[_Block]:
     )
 
 
-def _subgroups(card: Mapping[str, Any]) -> list[_Block]:
+def _subgroups(card: Mapping[str, Any]) -> list[Block]:
     table = card.get("subgroups")
     if not table:
-        return [_Text(_NOT_RECORDED)]
+        return [Text(_NOT_RECORDED)]
     rows = tuple(
         (
             row["subgroup"].replace("_", " "),
@@ -299,15 +272,15 @@ def _subgroups(card: Mapping[str, Any]) -> list[_Block]:
         f"{gap['auroc']:.3f}, a gap of {gap['gap']:.3f} to the {gap['overall_auroc']:.3f} of all images."
     )
     return [
-        _Text(
+        Text(
             f"{sentence} Sensitivity and specificity at t_sensitivity; figures from n = "
             f"{table['min_n']}, the worst from {table.get('min_of_class', 1)} fractures and as many others."
         ),
-        _Table(("by", "value", "n", "fractures", "AUROC", "sensitivity", "specificity"), rows),
+        Table(("by", "value", "n", "fractures", "AUROC", "sensitivity", "specificity"), rows),
     ]
 
 
-def _calibration(card: Mapping[str, Any]) -> list[_Block]:
+def _calibration(card: Mapping[str, Any]) -> list[Block]:
     fit = card.get("calibration")
     text = (
         _NOT_RECORDED
@@ -315,19 +288,19 @@ def _calibration(card: Mapping[str, Any]) -> list[_Block]:
         else f"Calibrated score = sigmoid(margin / {fit['temperature']:.3f} {fit['bias']:+.3f}), fitted on the "
         "validation split; margin = the logit of fracture - the logit of none."
     )
-    return [_Text(text), *_pictures(card, otherwise=False, reliability_plot="Calibration")]
+    return [Text(text), *_pictures(card, otherwise=False, reliability_plot="Calibration")]
 
 
-def _shortcuts(card: Mapping[str, Any]) -> list[_Block]:
+def _shortcuts(card: Mapping[str, Any]) -> list[Block]:
     audit = card.get("shortcut_audit")
     if not audit:
-        return [_Text(_NOT_RECORDED)]
-    blocks: list[_Block] = [
-        _Text(
+        return [Text(_NOT_RECORDED)]
+    blocks: list[Block] = [
+        Text(
             "How well facts that are not the bone predict the label, learnt on the training split without the pixels, "
             f"on {audit['n_test']:,} test radiographs. The model's AUROC is to be read beside it."
         ),
-        _Table(
+        Table(
             ("known of the image", "AUROC"),
             tuple(
                 (name, _interval(audit[key]))
@@ -339,45 +312,43 @@ def _shortcuts(card: Mapping[str, Any]) -> list[_Block]:
                 if key in audit
             ),
         ),
-        _Table(
+        Table(
             ("fact alone", "AUROC"),
             tuple((name.replace("_", " "), _figure(value)) for name, value in audit["by_fact"].items()),
         ),
     ]
     if audit.get("model_auroc_within_strata") is not None:
         within = audit["model_auroc_within_strata"]
-        blocks.append(_Text(f"The model's AUROC within {audit['strata']} strata of that shortcut: {_figure(within)}."))
+        blocks.append(Text(f"The model's AUROC within {audit['strata']} strata of that shortcut: {_figure(within)}."))
     return blocks
 
 
-def _verdict(card: Mapping[str, Any]) -> list[_Block]:
+def _verdict(card: Mapping[str, Any]) -> list[Block]:
     verdict = card.get("verdict")
     if not verdict:
-        return [_Text("Not judged yet.")]
-    blocks: list[_Block] = [
-        _Text(f"The gate {'passed' if verdict['passed'] else 'failed'} this version."),
-        _Points(tuple(verdict["reasons"])),
+        return [Text("Not judged yet.")]
+    blocks: list[Block] = [
+        Text(f"The gate {'passed' if verdict['passed'] else 'failed'} this version."),
+        Points(tuple(verdict["reasons"])),
     ]
     if rule := verdict.get("measures", {}).get("rule"):
         rows = tuple((name, _plain(value)) for name, value in rule.items())
-        blocks.append(_Table(("the gate's rule (change control)", "value"), rows))
+        blocks.append(Table(("the gate's rule (change control)", "value"), rows))
     return blocks
 
 
-def _events(card: Mapping[str, Any]) -> list[_Block]:
+def _events(card: Mapping[str, Any]) -> list[Block]:
     events: Sequence[Mapping[str, Any]] = card.get("events") or ()
     if not events:
-        return [_Text("Nobody has approved this version yet.")]
+        return [Text("Nobody has approved this version yet.")]
     names = ("happened_at", "event", "actor", "reason")
-    return [
-        _Table(("when", "what", "who", "why"), tuple(tuple(str(event[name]) for name in names) for event in events))
-    ]
+    return [Table(("when", "what", "who", "why"), tuple(tuple(str(event[name]) for name in names) for event in events))]
 
 
-def _pictures(card: Mapping[str, Any], otherwise: bool = True, **titles: str) -> list[_Block]:
+def _pictures(card: Mapping[str, Any], otherwise: bool = True, **titles: str) -> list[Block]:
     figures = card.get("figures") or {}
-    found: list[_Block] = [_Picture(name, title, figures[name]) for name, title in titles.items() if name in figures]
-    return found or ([_Text(_NOT_RECORDED)] if otherwise else [])
+    found: list[Block] = [Picture(name, title, figures[name]) for name, title in titles.items() if name in figures]
+    return found or ([Text(_NOT_RECORDED)] if otherwise else [])
 
 
 def _interval(interval: Mapping[str, float | None], digits: int = 3) -> str:
@@ -394,62 +365,3 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _markdown(title: str, sections: Sequence[tuple[str, list[_Block]]]) -> str:
-    def cell(text: str) -> str:
-        return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
-
-    def block(content: _Block) -> str:
-        match content:
-            case _Text(text):
-                return cell(text)
-            case _Points(items):
-                return "\n".join(f"- {cell(item)}" for item in items)
-            case _Table(head, rows):
-                lines = [head, tuple("---" for _ in head), *rows]
-                return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
-            case _Picture(name, caption, _):
-                return f"![{caption}]({name}.png)"
-
-    parts = [f"# {title}", f"> {RESEARCH_USE}"]
-    for head, content in sections:
-        parts += [f"## {head}", *map(block, content)]
-    return "\n\n".join(parts) + "\n"
-
-
-_STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dae1; }
-.research { background: #fff4e5; border-left: 5px solid #d55e00; padding: .8rem 1rem; font-weight: 600; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #e4e7eb; overflow-wrap: break-word; }
-figure { display: inline-block; margin: 0 .8rem 1rem 0; max-width: 28rem; vertical-align: top; }
-img { max-width: 100%; }
-"""
-
-
-def _html(title: str, sections: Sequence[tuple[str, list[_Block]]]) -> str:
-    def row(tag: str, line: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in line) + "</tr>"
-
-    def block(content: _Block) -> str:
-        match content:
-            case _Text(text):
-                return f"<p>{escape(text)}</p>"
-            case _Points(items):
-                return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
-            case _Table(head, rows):
-                body = "".join(row("td", line) for line in rows)
-                top = f"<thead>{row('th', head)}</thead>" if any(head) else ""
-                return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
-            case _Picture(_, caption, png):
-                data = base64.b64encode(png).decode()
-                return f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
-
-    body = "\n".join(f"<h2>{escape(head)}</h2>\n" + "\n".join(map(block, content)) for head, content in sections)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n<body>\n'
-        f'<h1>{escape(title)}</h1>\n<p class="research">{escape(RESEARCH_USE)}</p>\n{body}\n</body>\n</html>\n'
-    )

@@ -12,8 +12,9 @@ from typing import Any
 from PIL import Image
 
 from fracture_ml.core.errors import ObjectNotFound
-from fracture_ml.core.records import AiPriority, LabelValue, Priority, WorklistStatus
+from fracture_ml.core.records import AiPriority, Box, LabelValue, Priority, WorklistStatus
 from fracture_ml.imaging.decode import decode
+from fracture_ml.scoring.place import place_in_words
 from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_study
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.pictures import read_picture
@@ -24,10 +25,10 @@ from fracture_ml.stores.worklist import admitted_actions
 log = logging.getLogger(__name__)
 
 PICTURE_SIDE_PX = 1600
-_HIGHLIGHT_COLOUR = (255, 140, 40)
+HIGHLIGHT_COLOUR = (255, 140, 40)
 _HIGHLIGHT_OPACITY = 0.6
 _OPEN = (WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING, WorklistStatus.REOPENED)
-_AI_WORDS = {
+AI_WORDS = {
     AiPriority.URGENT: "urgent",
     AiPriority.SUSPICIOUS: "suspicious",
     AiPriority.BELOW: "no finding flagged",
@@ -98,7 +99,7 @@ def finished_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, A
     for row in stores.worklist.finished_items(limit=limit, offset=offset):
         ai = AiPriority(row["ai_priority"])
         facts = {name: row[name] for name in (*_LISTED, "final_read", "reader", "read_at")}
-        items.append({**facts, "priority": _priority_now(row, ai, overdue=False), "ai": _AI_WORDS[ai]})
+        items.append({**facts, "priority": _priority_now(row, ai, overdue=False), "ai": AI_WORDS[ai]})
     return {"items": items, "as_of": datetime.now(UTC)}
 
 
@@ -182,15 +183,15 @@ def release(stores: Stores, study_key: str, *, actor: str, row_version: int) -> 
     return _act(stores, study_key, "release", actor=actor, row_version=row_version)
 
 
-def image_png(stores: Stores, settings: Settings, radiograph_id: int) -> bytes:
-    """The plain radiograph as an 8-bit grey PNG, its longer side at most 1600 px.
+def image_png(stores: Stores, settings: Settings, radiograph_id: int, *, longest_px: int = PICTURE_SIDE_PX) -> bytes:
+    """The plain radiograph as an 8-bit grey PNG, its longer side at most `longest_px`.
 
     Raises: UnknownRadiograph, ObjectNotFound, StorageUnavailable.
     """
     (radiograph,) = stores.radiographs.stored([radiograph_id])
     data = stores.bucket.read(radiograph.object_key)
-    picture = Image.fromarray(decode(data, decode_limits(settings), at_least_px=PICTURE_SIDE_PX))  # (H, W)
-    picture.thumbnail((PICTURE_SIDE_PX, PICTURE_SIDE_PX), Image.Resampling.LANCZOS)
+    picture = Image.fromarray(decode(data, decode_limits(settings), at_least_px=longest_px))  # (H, W)
+    picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return _png(picture)
 
 
@@ -211,7 +212,7 @@ def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
     """
     heat_map = _stored_picture(stores, version, radiograph_id, "heat_map_key")
     attention = Image.open(io.BytesIO(heat_map)).convert("L")
-    layer = Image.new("RGBA", attention.size, (*_HIGHLIGHT_COLOUR, 0))
+    layer = Image.new("RGBA", attention.size, (*HIGHLIGHT_COLOUR, 0))
     layer.putalpha(attention.point(lambda level: round(level * _HIGHLIGHT_OPACITY)))
     return _png(layer)
 
@@ -237,7 +238,7 @@ def _for_people(stores: Stores, row: dict[str, Any], reader: str, now: datetime)
         **{name: row[name] for name in _LISTED},
         "priority": _priority_now(row, ai, overdue),
         "overdue": overdue,
-        "ai": _AI_WORDS[ai],
+        "ai": AI_WORDS[ai],
         "model_version": row["version"],
         "operating_points": points,
         "images": len(row["images"]),  # in the row, the images themselves
@@ -258,6 +259,7 @@ def _priority_now(row: dict[str, Any], ai: AiPriority, overdue: bool) -> Priorit
 
 def _image_for_people(image: dict[str, Any]) -> dict[str, Any]:
     outcome = image["prediction"] or {}
+    box = outcome.get("box")
     facts = {name: image[name] for name in ("radiograph_id", "width_px", "height_px", "laterality", "view")}
     return {
         **facts,
@@ -265,7 +267,8 @@ def _image_for_people(image: dict[str, Any]) -> dict[str, Any]:
         "operating_point": outcome.get("operating_point"),
         "reason": outcome.get("reason"),
         "version": outcome.get("version"),
-        "box": outcome.get("box"),
+        "box": box,
+        "place": None if box is None else place_in_words(Box(**box), image["width_px"], image["height_px"]),
         "has_overlay": outcome.get("heat_map_key") is not None,
     }
 

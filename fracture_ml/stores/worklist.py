@@ -145,6 +145,15 @@ class WorklistStore:
         with transaction(self._engine) as connection:
             return _item_of(connection, study_key)
 
+    def study_key_of(self, beginning: str) -> str:
+        """The key of the one listed study whose key begins so. Raises: UnknownItem: none does, or several do."""
+        with transaction(self._engine) as connection:
+            found = rows_of(connection, "worklist_keys_beginning", beginning=beginning)
+        if len(found) != 1:
+            how_many = "Several studies on the worklist begin" if found else "No study on the worklist begins"
+            raise UnknownItem(f"{how_many} so: give its whole key, as the page's address shows it.")
+        return found[0]["study_key"]
+
     def counts(self) -> dict[str, Any]:
         """open, overdue, by_priority, by_ai (open items), by_status (all)."""
         with transaction(self._engine) as connection:

@@ -28,6 +28,7 @@ from fracture_ml.core.errors import (
     UnusableObject,
 )
 from fracture_ml.steps import model_card, worklist
+from fracture_ml.steps.ai_report import ai_report
 from fracture_ml.steps.context import open_context
 from fracture_ml.steps.settings import load_settings
 from fracture_ml.stores import Stores
@@ -57,13 +58,13 @@ STATUS_OF_ERROR = {
 # Everything comes from this server; pictures are blobs of the page's own making.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+    "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
 
-# A model card is one file with its style and pictures in it, and runs nothing.
+# A model card or a report is one file with its style and pictures in it, and runs nothing.
 DOCUMENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'self'; sandbox"
 
 may_look = requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN, param_dag_id=SCORE_DAG)
@@ -239,6 +240,13 @@ def model_document(version: int, document: str, stores: OpenedStores) -> Respons
     """A version's model card, or one of its plots: `model_card.html`, `loss_plot.png`, `accuracy_plot.png`, ..."""
     content, media_type = model_card.read_document(stores, version, document)
     return Response(content, media_type=media_type, headers={"Content-Security-Policy": DOCUMENT_POLICY})
+
+
+@app.get("/reports/{study_key}.html")
+def study_report(study_key: str, user: GetUserDep, stores: OpenedStores) -> Response:
+    with pictures.rendering:
+        html = ai_report(stores, load_settings(), study_key, made_for=user.get_name())
+    return Response(html, media_type="text/html", headers={"Content-Security-Policy": DOCUMENT_POLICY})
 
 
 @app.get("/images/{radiograph_id}.png")

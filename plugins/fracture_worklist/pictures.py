@@ -13,14 +13,13 @@ class Pictures:
         self._held: OrderedDict[Hashable, bytes] = OrderedDict()
         self._size_bytes = 0
         self._changing = Lock()
-        # A decoded radiograph may take hundreds of MB: two at a time.
-        self._rendering = Semaphore(2)
+        self.rendering = Semaphore(2)  # held by who decodes radiographs: one may take hundreds of MB
 
     def get(self, key: Hashable, render: Callable[[], bytes]) -> bytes:
         """The picture under `key`, rendered where it is not held. What `render` raises is passed on."""
         if (held := self._find(key)) is not None:
             return held
-        with self._rendering:
+        with self.rendering:
             if (held := self._find(key)) is not None:  # another thread rendered it in the meantime
                 return held
             picture = render()

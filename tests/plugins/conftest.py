@@ -43,6 +43,13 @@ def bucket(shared_bucket: Bucket) -> Bucket:
     return shared_bucket
 
 
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        database_url="postgresql+psycopg2://unused", s3_bucket="unused", site_secret="a secret of these tests"
+    )
+
+
 @pytest.fixture(scope="session")
 def airflow_page(
     s3: S3Server, shared_bucket: Bucket, create_database: Callable[[], str], tmp_path_factory

@@ -30,6 +30,7 @@ from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.scoring.heat_map import overlay_png
 from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
 from fracture_ml.stores.radiographs import Arrival
@@ -110,7 +111,7 @@ def receive(stores: Stores, study: Drawn, *, first: int = 0) -> list[int]:
     return [one.radiograph_id for one in sorted(known, key=lambda one: hashes[one.sha256])]
 
 
-def promote_champion(stores: Stores, *, seed: int = 0) -> int:
+def promote_champion(stores: Stores, *, seed: int = 0, metrics: dict[str, Any] | None = None) -> int:
     """Register a version on what has labels, and promote it. Returns: its number."""
     now, plan, recipe = datetime.now(UTC), SplitPlan(seed=seed), TrainRecipe(seed=seed)
     snapshot = draft_snapshot(stores.radiographs.candidates(as_of=now), plan)
@@ -123,7 +124,7 @@ def promote_champion(stores: Stores, *, seed: int = 0) -> int:
         study_name=None,
         bundle_key="bundles/drawn",
         bundle_sha256="0" * 64,
-        metrics={},
+        metrics=metrics or {},
         operating_points=POINTS,
         code_version=f"test-{seed}",
         scores=(),
@@ -162,6 +163,15 @@ def predict(stores: Stores, version: int, ids: Sequence[int], scores: Sequence[f
     write_pictures(stores.bucket, heat_map_key, heat_maps)
     write_pictures(stores.bucket, overlay_key, overlays)
     stores.predictions.save(version, rows)
+
+
+def put_on_list(stores: Stores, settings: Settings, study: Drawn) -> list[int]:
+    """Received, scored by the champion, ranked. Returns: its radiograph ids."""
+    ids = receive(stores, study)
+    champion = stores.registry.find_champion()
+    predict(stores, champion.version if champion else promote_champion(stores), ids, study.scores)
+    rank_worklist(stores, settings)
+    return ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,43 @@ def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
     assert complaints == []
 
 
+def test_a_studys_report_is_shown_saved_and_printed_also_in_airflows_frame(
+    airflow_page: Access, listed, browser, tmp_path: Path
+):
+    opened = log_in(browser, airflow_page, "VIEWER")
+    expect = playwright.expect
+    opened.goto(airflow_page.url.removesuffix("fracture-worklist/"))
+    opened.get_by_role("link", name="Fracture worklist").click(timeout=30_000)
+    framed = opened.frame_locator("iframe")
+    framed.locator(f"#item-{FLAGGED.study_key}").click(timeout=30_000)
+    expect(framed.locator("#radiograph")).to_be_visible()
+    expect(framed.locator("#image-facts")).to_contain_text("strongest middle")
+    framed.locator("#report").click()
+    document = framed.frame_locator("#document-frame")
+    title = f"Fracture AI report: forearm, study {FLAGGED.study_key[:8]}"
+    expect(document.get_by_role("heading", level=1)).to_have_text(title)
+    expect(document.get_by_text("Strongest at the middle of the picture")).to_be_visible()
+    opened.screenshot(path=tmp_path / "report_in_the_page.png")
+    with opened.expect_download() as saving:
+        framed.get_by_role("link", name="Save", exact=True).click()
+    assert saving.value.suggested_filename == f"fracture-ai-report-{FLAGGED.study_key[:8]}.html"
+    opened.keyboard.press("Escape")
+    expect(framed.locator("#document")).to_be_hidden()
+    framed.get_by_title("Its model card").click()
+    expect(document.get_by_text("a card")).to_be_visible()
+    framed.locator("#document-close").click()
+    expect(framed.locator("#document")).to_be_hidden()
+
+    alone = browser.new_page()
+    saving.value.save_as(tmp_path / "report.html")
+    alone.goto((tmp_path / "report.html").as_uri())
+    widths = alone.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert widths == [240, 240]  # the plain one, and the one with the attention
+    alone.screenshot(path=tmp_path / "report.png", full_page=True)
+    alone.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_a_change_by_somebody_else_is_said_and_the_item_reloaded(airflow_page: Access, listed, browser):
     opened, complaints = open_page(browser, airflow_page, "USER")
     row(opened, BELOW).click()

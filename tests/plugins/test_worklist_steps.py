@@ -13,9 +13,8 @@ from PIL import Image
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, ObjectNotFound, UnknownItem
 from fracture_ml.core.records import BodyPart, LabelValue, Priority, WorklistStatus
 from fracture_ml.steps import worklist
-from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from tests.plugins.drawn import Drawn, draw_bone, png_of, predict, promote_champion, receive
+from tests.plugins.drawn import Drawn, draw_bone, png_of, predict, promote_champion, put_on_list, receive
 
 FOUND_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 ACKNOWLEDGEMENT = {
@@ -38,24 +37,8 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(
-        database_url="postgresql+psycopg2://unused", s3_bucket="unused", site_secret="a secret of these tests"
-    )
-
-
 def drawn(**facts) -> Drawn:
     return Drawn(name=uuid.uuid4().hex, **facts)
-
-
-def put_on_list(stores: Stores, settings: Settings, study: Drawn) -> list[int]:
-    """Received, scored by the champion, ranked. Returns: its radiograph ids."""
-    ids = receive(stores, study)
-    champion = stores.registry.find_champion()
-    predict(stores, champion.version if champion else promote_champion(stores), ids, study.scores)
-    worklist.rank_worklist(stores, settings)
-    return ids
 
 
 def act(stores: Stores, study: Drawn, action: str, *, row_version: int | None = None, actor: str = "reader") -> dict:

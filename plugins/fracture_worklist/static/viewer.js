@@ -110,7 +110,7 @@ function forgetPictures() {
 function describe(radiograph) {
   const words = [radiograph.view, radiograph.laterality && { L: "left", R: "right", B: "both sides" }[radiograph.laterality]];
   const score = radiograph.score === null ? radiograph.reason ?? "not scored" : `AI score ${radiograph.score.toFixed(2)}`;
-  return [...words.filter(Boolean), score].join(" · ");
+  return [...words, score, radiograph.place && `strongest ${radiograph.place}`].filter(Boolean).join(" · ");
 }
 
 function drawHighlight() {

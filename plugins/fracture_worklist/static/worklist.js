@@ -319,7 +319,27 @@ function drawFacts() {
 
 function modelCard(version) {
   const address = `models/${version}/model_card.html`;
-  return element("a", { href: address, target: "_blank", rel: "noopener", title: "Its model card", text: version });
+  const link = element("a", { href: address, title: "Its model card", text: version });
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    openDocument(`Model card, version ${version}`, address, `fracture-model-card-version-${version}.html`);
+  });
+  return link;
+}
+
+function openReport() {
+  if (!study) return;
+  const key = shortKey(study.study_key);
+  const address = `reports/${encodeURIComponent(study.study_key)}.html`;
+  openDocument(`Report of study ${key}`, address, `fracture-ai-report-${key}.html`);
+}
+
+// Above the page, and not in a new tab: Airflow's frame allows none.
+function openDocument(title, address, fileName) {
+  byId("document-title").textContent = byId("document-frame").title = title;
+  byId("document-frame").src = byId("document-save").href = address;
+  byId("document-save").download = fileName;
+  byId("document").showModal();
 }
 
 function drawActions() {
@@ -550,16 +570,21 @@ byId("more").addEventListener("click", () => {
 byId("filters").addEventListener("change", drawList);
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 
+byId("report").addEventListener("click", openReport);
+byId("document-close").addEventListener("click", () => byId("document").close());
+byId("document").addEventListener("close", () => byId("document-frame").removeAttribute("src"));
+
 const KEYS = {
   ArrowDown: () => move(1), ArrowUp: () => move(-1), j: () => move(1), k: () => move(-1),
   PageDown: () => move(10), PageUp: () => move(-10), Home: () => move(-Infinity), End: () => move(Infinity),
-  h: viewer.toggleHighlight, i: viewer.toggleInvert, "[": () => viewer.step(-1), "]": () => viewer.step(1),
+  r: openReport, h: viewer.toggleHighlight, i: viewer.toggleInvert, "[": () => viewer.step(-1), "]": () => viewer.step(1),
   "Shift+ArrowLeft": () => viewer.pan(1, 0), "Shift+ArrowRight": () => viewer.pan(-1, 0),
   "Shift+ArrowUp": () => viewer.pan(0, 1), "Shift+ArrowDown": () => viewer.pan(0, -1),
   "+": () => viewer.zoomBy(1.4), "=": () => viewer.zoomBy(1.4), "-": () => viewer.zoomBy(1 / 1.4), 0: viewer.fit,
 };
 
 document.addEventListener("keydown", (event) => {
+  if (byId("document").open) return; // it closes itself
   if (event.key === "Escape" && openForm()) return cancelForm();
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
   const named = event.shiftKey && event.key.startsWith("Arrow") ? `Shift+${event.key}` : event.key;
