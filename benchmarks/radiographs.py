@@ -29,6 +29,7 @@ from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.network import build_network
 from fracture_ml.scoring.score import Scorer
 from fracture_ml.scoring.view import view_of
+from fracture_ml.steps.ingest import NEAR_DUPLICATE_BITS
 from fracture_ml.stores import Stores
 from fracture_ml.stores.radiographs import Arrival
 
@@ -62,7 +63,7 @@ def receive(stores: Stores, files: Sequence[bytes]) -> None:
     arrivals = []
     for number, content in enumerate(files):
         object_key = f"radiographs/{hashlib.sha256(content).hexdigest()}.jpg"
-        if number < 2 * _DISTINCT_DRAWINGS or not stores.bucket.exists(object_key):
+        if number < 2 * _DISTINCT_DRAWINGS or stores.bucket.find(object_key) is None:
             stores.bucket.write(object_key, content, MediaType.JPEG)
         digest = hashlib.sha256(f"{number}".encode()).hexdigest()
         facts = RadiographFacts(
@@ -78,7 +79,9 @@ def receive(stores: Stores, files: Sequence[bytes]) -> None:
         received = ReceivedObject(key=f"inbox/{number}.jpg", etag=digest, size_bytes=len(content))
         arrivals.append(Arrival(received=received, facts=facts, object_key=object_key))
     for start in range(0, len(arrivals), _ROWS_AT_ONCE):
-        stores.radiographs.record_radiographs(arrivals[start : start + _ROWS_AT_ONCE], near_duplicate_bits=4)
+        stores.radiographs.record_radiographs(
+            arrivals[start : start + _ROWS_AT_ONCE], near_duplicate_bits=NEAR_DUPLICATE_BITS
+        )
 
 
 def random_bundle(files: Sequence[bytes], *, image_size_px: int) -> Bundle:

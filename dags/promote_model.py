@@ -44,12 +44,13 @@ def promote_model():
 
         from fracture_ml.steps import promote
         from fracture_ml.steps.context import open_context
+        from fracture_ml.steps.settings import load_settings
 
         stores = open_context()
         version = params["version"] or promote.find_undecided(stores)
         if version is None:
             raise AirflowSkipException("No challenger waits for a decision.")
-        return promote.judge_challenger(stores, version=version)
+        return promote.judge_challenger(stores, load_settings(), version=version)
 
     @task.branch
     def decide(judged: dict) -> str:

@@ -23,6 +23,9 @@ from datetime import timedelta
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, task
 from fracture_dag_defaults import CHALLENGER, DAG_DEFAULTS, FIRST_RUN_WITHIN, GPU_POOL
 
+from fracture_ml.core.recipe import SELECTION_METRICS
+from fracture_ml.steps.presets import PRESETS
+
 OVERRIDES = {
     "trials": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Recipes to try."),
     "folds": Param(None, type=["null", "integer"], minimum=2, maximum=5, description="Folds of the cross-validation."),
@@ -40,7 +43,7 @@ OVERRIDES = {
     "metric": Param(
         None,
         type=["null", "string"],
-        enum=[None, "accuracy", "balanced_accuracy", "auroc"],
+        enum=[None, *SELECTION_METRICS],
         description="What the winner is chosen by, as its mean over the folds' validation sides.",
     ),
     "epochs": Param(
@@ -72,7 +75,7 @@ OVERRIDES = {
         "preset": Param(
             "nightly",
             type="string",
-            enum=["demo", "cpu", "cpu_hour", "nightly", "full"],
+            enum=list(PRESETS),
             description="How much work the night may be.",
         ),
         "force": Param(

@@ -14,13 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from fracture_ml.core.errors import FractureError
+from fracture_ml.steps.presets import PRESETS
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 stack_app = typer.Typer(no_args_is_help=True, help="The embedded Postgres, S3 and Airflow of this machine.")
 app.add_typer(stack_app, name="stack")
 console = Console()
 
-_PRESET = typer.Option(help="demo, cpu, cpu_hour, nightly or full")
+_PRESET = typer.Option(help=", ".join(PRESETS))
 Preset = Annotated[str, _PRESET]
 SnapshotId = Annotated[str, typer.Argument(help="as `fracture snapshot` printed it")]
 
@@ -126,8 +127,8 @@ def judge(version: int) -> None:
     """The gate's verdict of a version (DAG: promote_model)."""
     from fracture_ml.steps import promote as steps
 
-    stores, _ = _context()
-    _print(steps.judge_challenger(stores, version=version))
+    stores, settings = _context()
+    _print(steps.judge_challenger(stores, settings, version=version))
 
 
 @app.command()

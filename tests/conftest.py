@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import bucket_on, new_postgres, new_s3
 
 from fracture_ml.stack.postgres import PostgresServer
 from fracture_ml.stack.s3 import S3Server
+from tests.running import OWNER_PASSWORD, READER_PASSWORD, bucket_on, new_postgres, new_s3
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -46,31 +46,45 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def create_database(postgres: PostgresServer) -> Callable[[], str]:
     """Call it for the URL of a new database without tables, for tests of migrations or that need several."""
 
-    def create() -> str:
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        postgres.run_script(
-            f"CREATE DATABASE {name} OWNER fracture;\nREVOKE ALL ON DATABASE {name} FROM PUBLIC;\n"
-            f"GRANT CONNECT ON DATABASE {name} TO fracture_reader;\n"
-        )
-        return postgres.url(role="fracture", password="owner-password", database=name)
+    return lambda: _create_database(postgres, template="template1")
 
-    return create
+
+@pytest.fixture(scope="session")
+def create_migrated_database(postgres: PostgresServer) -> Callable[[], str]:
+    """Call it for the URL of a new migrated database without rows."""
+    from fracture_ml.stores.database import migrate
+
+    migrated = _create_database(postgres, template="template1")
+    migrate(migrated)
+    template = migrated.rsplit("/", 1)[1]
+    return lambda: _create_database(postgres, template=template)
+
+
+def _create_database(postgres: PostgresServer, *, template: str) -> str:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    postgres.run_script(
+        f"CREATE DATABASE {name} OWNER fracture TEMPLATE {template};\nREVOKE ALL ON DATABASE {name} FROM PUBLIC;\n"
+        f"GRANT CONNECT ON DATABASE {name} TO fracture_reader;\n"
+    )
+    return postgres.url(role="fracture", password=OWNER_PASSWORD, database=name)
 
 
 @pytest.fixture(scope="module")
-def database_url(create_database: Callable[[], str]) -> str:
+def database_url(create_migrated_database: Callable[[], str]) -> str:
     """The URL of a migrated database without rows, of this module's own."""
-    from fracture_ml.stores.database import migrate
+    return create_migrated_database()
 
-    url = create_database()
-    migrate(url)
-    return url
+
+@pytest.fixture
+def fresh_database_url(create_migrated_database: Callable[[], str]) -> str:
+    """The URL of a migrated database without rows, of this test's own."""
+    return create_migrated_database()
 
 
 @pytest.fixture(scope="module")
 def reader_url(database_url: str) -> str:
     """The same database, for the role `fracture_reader`."""
-    return database_url.replace("://fracture:owner-password@", "://fracture_reader:reader-password@")
+    return database_url.replace(f"://fracture:{OWNER_PASSWORD}@", f"://fracture_reader:{READER_PASSWORD}@")
 
 
 @pytest.fixture
@@ -88,14 +102,24 @@ def stores(database_url: str, bucket):
 
 
 @pytest.fixture
-def fresh_stores(create_database: Callable[[], str], bucket):
+def fresh_stores(fresh_database_url: str, bucket):
     """All the stores, over a database and a bucket of this test's own."""
     from fracture_ml.stores import open_stores
-    from fracture_ml.stores.database import migrate
 
-    url = create_database()
-    migrate(url)
-    return open_stores(database_url=url, bucket=bucket)
+    return open_stores(database_url=fresh_database_url, bucket=bucket)
+
+
+@pytest.fixture
+def settings():
+    """What a place decides, where nothing is connected by it."""
+    from fracture_ml.steps.settings import Settings
+
+    return Settings(
+        _env_file=None,
+        database_url="postgresql+psycopg2://unused",
+        s3_bucket="unused",
+        site_secret="a secret of these tests",
+    )
 
 
 @pytest.fixture(scope="session")

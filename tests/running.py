@@ -17,7 +17,7 @@ from fracture_ml.stores.bucket import Bucket, open_bucket
 
 _ROLES = Path(__file__).parent.parent / "sql" / "roles.sql"
 _PR_SET_PDEATHSIG = 1
-OWNER_PASSWORD = "owner-password"
+OWNER_PASSWORD, READER_PASSWORD = "owner-password", "reader-password"
 
 
 def _die_with_parent() -> None:
@@ -69,7 +69,7 @@ def new_postgres(folder: Path, *, durable: bool = False) -> tuple[PostgresServer
         {
             "AIRFLOW_DATABASE_PASSWORD": "airflow-password",
             "FRACTURE_DATABASE_PASSWORD": OWNER_PASSWORD,
-            "FRACTURE_READER_PASSWORD": "reader-password",
+            "FRACTURE_READER_PASSWORD": READER_PASSWORD,
         },
     )
     return server, running

@@ -192,7 +192,7 @@ class UnknownItem(FractureError):
 
 
 class NotReconciled(FractureError):
-    """The counts of a run do not add up; the message names what is missing."""
+    """The counts of a run do not add up; the message says what is missing."""
 
 
 class Conflict(FractureError):
@@ -204,7 +204,7 @@ class HeldByAnother(Conflict):
 
 
 class NotAllowed(FractureError):
-    """The item's status does not admit this action."""
+    """What is there now does not admit this action."""
 
 
 class AlreadyPromoted(NotAllowed):

@@ -154,7 +154,7 @@ class StudyPlan(_Described):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPlan(_Described):
-    """Shares of the groups on each side, and how near two images are to count as one. Part of a snapshot's id.
+    """Shares of the groups on each side. Part of a snapshot's id.
 
     A group's side depends on its key and these shares alone, so that it never changes as data arrive.
     """

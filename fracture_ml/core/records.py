@@ -41,6 +41,13 @@ class LabelValue(StrEnum):
     ABSENT = "absent"
 
 
+class LabelMeaning(StrEnum):
+    """What a positive label says, and a negative one denies. "Abnormal" (MURA) is more than a fracture."""
+
+    FRACTURE = "fracture"
+    ABNORMAL = "abnormal"
+
+
 class LabelSource(StrEnum):
     """From the highest rank to the lowest."""
 
@@ -136,7 +143,7 @@ class LabelClaim:
     value: LabelValue
     source: LabelSource
     scope: str = ""
-    meaning: str = "fracture"  # or "abnormal" (MURA)
+    meaning: LabelMeaning = LabelMeaning.FRACTURE
     reader: str | None = None
     labelled_at: datetime | None = None
     boxes: tuple[Box, ...] = ()
@@ -165,7 +172,7 @@ class Candidate(Tied):
     """A radiograph with a standing label that a snapshot may take."""
 
     label: LabelValue
-    meaning: str = "fracture"  # or "abnormal": what a positive label says
+    meaning: LabelMeaning = LabelMeaning.FRACTURE
     boxes: tuple[Box, ...] = ()  # of its fractures, in source pixels
 
 
@@ -288,7 +295,7 @@ class AiPriority(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyToRank:
-    """A study whose place on the worklist is to be found, and what stands there now (None: not listed yet)."""
+    """A study whose place on the worklist is to be found."""
 
     study_key: str
     version: int | None  # whose scores these are; None: nobody's, and the AI is unavailable
@@ -299,9 +306,6 @@ class StudyToRank:
     first_radiograph_id: int
     scores: tuple[tuple[int, float, OperatingPoint], ...]  # radiograph_id, calibrated score, where it falls
     unscored: int  # images without a score
-    row_version: int | None = None
-    status: WorklistStatus | None = None
-    ai_priority: AiPriority | None = None
     labelled: bool = False  # not listed yet, and read elsewhere already: only looked up where it is asked for
 
     @property

@@ -57,17 +57,14 @@ class PixelCache:
         folder: Path,
         read: Callable[[str], bytes],
         limits: DecodeLimits = DEFAULT_LIMITS,
-        workers: int | None = None,
         max_bytes: int | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """The cache of these radiographs: as it lies in `folder`, or made there now, whole or not at all.
 
         A radiograph that cannot be read is in `failed` and stops nothing. Other caches, the longest unused first, are
         deleted where all together would exceed `max_bytes`. Of several processes one builds, and the others wait.
 
-        Args:    read: object key -> bytes; called from `workers` threads (None: one for each core, and one more).
-                 on_progress: (done, total), from this thread.
+        Args:    read: object key -> bytes; called from a thread for each core, and one more.
         Raises:  DiskFull: the disk or `max_bytes` has no room. StorageUnavailable: whatever `read` raises that is not
                  about one object.
         """
@@ -84,9 +81,7 @@ class PixelCache:
                 _make_room(folder, len(hashes) * size_px**2, max_bytes)
                 building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
                 try:
-                    rows, failed = _fill(
-                        building, [radiograph for _, radiograph in ordered], size_px, read, limits, workers, on_progress
-                    )
+                    rows, failed = _fill(building, [radiograph for _, radiograph in ordered], size_px, read, limits)
                     building.rename(home)
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -156,8 +151,6 @@ def _fill(
     size_px: int,
     read: Callable[[str], bytes],
     limits: DecodeLimits,
-    workers: int | None,
-    on_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[str], dict[str, str]]:
     """Decode into `building`, in the given order, the manifest last: the hashes of the rows, and what has failed.
 
@@ -180,24 +173,20 @@ def _fill(
             return f"{error.code}: {error}"
 
     # One waits for the bucket while the others decode; each beyond that costs more than it brings (docs/LOG.md).
-    pool = ThreadPoolExecutor(workers or (os.cpu_count() or 1) + 1, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="decode")
     with (building / _PIXELS).open("wb") as file, pool:
         try:
             if radiographs:
                 os.posix_fallocate(file.fileno(), 0, len(radiographs) * size_px**2)  # a full disk shows now
             for start in range(0, len(radiographs), _DECODED_AHEAD):
                 ahead = radiographs[start : start + _DECODED_AHEAD]
-                for done, (radiograph, square) in enumerate(
-                    zip(ahead, pool.map(square_of, ahead), strict=True), start=start + 1
-                ):
+                for radiograph, square in zip(ahead, pool.map(square_of, ahead), strict=True):
                     if isinstance(square, str):
                         failed[radiograph.sha256] = square
                     else:
                         rows.append(radiograph.sha256)
                         file.write(square)
                         digest.update(square)
-                    if on_progress is not None:
-                        on_progress(done, len(radiographs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -18,7 +18,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fracture_ml.core.errors import UnreadableLabels
-from fracture_ml.core.records import BodyPart, Box, LabelClaim, LabelSource, LabelValue
+from fracture_ml.core.records import BodyPart, Box, LabelClaim, LabelMeaning, LabelSource, LabelValue
+from fracture_ml.imaging.anatomy import body_part_of
 from fracture_ml.imaging.deidentify import keyed_hash
 
 _KNOWN_LAYOUTS = "a manifest CSV, FracAtlas's dataset.csv, MURA's lists or COCO JSON (see the README)"
@@ -26,15 +27,6 @@ _KNOWN_LAYOUTS = "a manifest CSV, FracAtlas's dataset.csv, MURA's lists or COCO 
 _MURA_STUDY = re.compile(
     r"(?:^|/)XR_(?P<region>[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<value>positive|negative)(?:/|$)"
 )
-_MURA_REGIONS = {
-    "ELBOW": BodyPart.ELBOW,
-    "FINGER": BodyPart.HAND,
-    "FOREARM": BodyPart.FOREARM,
-    "HAND": BodyPart.HAND,
-    "HUMERUS": BodyPart.HUMERUS,
-    "SHOULDER": BodyPart.SHOULDER,
-    "WRIST": BodyPart.WRIST,
-}
 # What a folder may be called that holds one class, lower case, with _ for spaces and hyphens.
 _POSITIVE_FOLDERS = {"fracture", "fractures", "fractured", "with_fracture"}
 _NEGATIVE_FOLDERS = {
@@ -203,8 +195,6 @@ def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelCl
     value = _LABEL_WORDS.get(row.text("label").lower())
     if value is None:
         raise row.fault("label", "positive, negative, uncertain or absent (or 1, 0, yes, no)")
-    if row.text("meaning").lower() not in ("", "fracture", "abnormal"):
-        raise row.fault("meaning", "fracture or abnormal")
     patient, study = row.text("patient_key"), row.text("study_key")
     return LabelClaim(
         subject_kind=kind,
@@ -212,7 +202,8 @@ def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelCl
         value=value,
         source=row.read("label_source", lambda text: LabelSource(text.lower()), "one of " + ", ".join(LabelSource))
         or LabelSource.DATASET,
-        meaning=row.text("meaning").lower() or "fracture",
+        meaning=row.read("meaning", lambda text: LabelMeaning(text.lower()), " or ".join(LabelMeaning))
+        or LabelMeaning.FRACTURE,
         reader=row.text("labelled_by") or None,
         labelled_at=row.read("labelled_at", _moment, "a time as in 2026-03-01T08:30:00+01:00"),
         boxes=_box_of(row),
@@ -382,10 +373,10 @@ def _mura_claim(found: re.Match[str], site_secret: bytes) -> LabelClaim:
         subject=study_key,
         value=LabelValue(found["value"]),
         source=LabelSource.DATASET,
-        meaning="abnormal",
+        meaning=LabelMeaning.ABNORMAL,
         patient_key=keyed_hash(site_secret, "MURA", patient),
         study_key=study_key,
-        body_part=_MURA_REGIONS.get(region, BodyPart.UNKNOWN),
+        body_part=body_part_of(region),
     )
 
 

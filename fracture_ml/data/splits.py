@@ -13,9 +13,7 @@ from dataclasses import astuple
 
 from fracture_ml.core.errors import LeakageFound, NotEnoughData
 from fracture_ml.core.recipe import SplitPlan, hash_of_json
-from fracture_ml.core.records import Candidate, LabelValue, SnapshotDraft, SnapshotMember, Split, Tied
-
-FRACTURE, ABNORMAL = "fracture", "abnormal"  # what a positive label may say
+from fracture_ml.core.records import Candidate, LabelMeaning, LabelValue, SnapshotDraft, SnapshotMember, Split, Tied
 
 
 def side_of(group_key: str, plan: SplitPlan) -> Split:
@@ -49,7 +47,7 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
     Where most positive ones say "abnormal", all stay, and so does the word.
     """
     positive_means = _meaning_of_positives(candidates)
-    mixed = any(c.meaning == ABNORMAL and c.label is LabelValue.POSITIVE for c in candidates)
+    mixed = any(c.meaning == LabelMeaning.ABNORMAL and c.label is LabelValue.POSITIVE for c in candidates)
     root_of = _near_duplicate_roots(candidates)
     place_of: dict[tuple[str, str], tuple[Split, int | None]] = {}
     members: list[SnapshotMember] = []
@@ -61,7 +59,7 @@ def draft_snapshot(candidates: Sequence[Candidate], plan: SplitPlan) -> Snapshot
         if candidate.label is LabelValue.UNCERTAIN:
             left_out["label uncertain"] += 1
             continue
-        if mixed and candidate.meaning == ABNORMAL and positive_means == FRACTURE:
+        if mixed and candidate.meaning == LabelMeaning.ABNORMAL and positive_means == LabelMeaning.FRACTURE:
             left_out["the label speaks of abnormal, not of fractures"] += 1
             continue
         split = side_of(candidate.group_key, plan)
@@ -151,10 +149,10 @@ def require_trainable(members: Sequence[SnapshotMember], folds: int) -> None:
             )
 
 
-def _meaning_of_positives(candidates: Sequence[Candidate]) -> str:
+def _meaning_of_positives(candidates: Sequence[Candidate]) -> LabelMeaning:
     """What most positive labels say; a fracture where as many say either, or there are none."""
     meanings = Counter(candidate.meaning for candidate in candidates if candidate.label is LabelValue.POSITIVE)
-    return max((FRACTURE, ABNORMAL), key=lambda meaning: meanings[meaning])
+    return max(LabelMeaning, key=lambda meaning: meanings[meaning])
 
 
 def _uniform(purpose: str, group_key: str, plan: SplitPlan) -> float:

@@ -76,7 +76,9 @@ class AirflowRuns:
             if time.monotonic() > deadline:
                 break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-        raise StackError(f"The run {run_id} of {dag_id} has not finished in {timeout_s:.0f} s")
+        raise StackError(
+            f"The run {run_id} of {dag_id} has not finished in {timeout_s:.0f} s, and goes on: look at it in the UI."
+        )
 
     def _run_ids(self, dag_id: str, **filters: Any) -> Iterator[str]:
         """The oldest runs of the DAG that the filters let through, at most ten."""
@@ -124,6 +126,9 @@ def airflow_session(*, url: str, username: str, password: str) -> Iterator[Airfl
     with httpx.Client(base_url=url, timeout=30.0) as client:
         response = client.post("/auth/token", json={"username": username, "password": password})
         if response.status_code not in (200, 201):
-            raise StackError(f"Airflow at {url} refuses the user {username} ({response.status_code})")
+            raise StackError(
+                f"Airflow at {url} refuses the user {username} ({response.status_code}): "
+                "look at airflow/passwords.json in the stack's folder."
+            )
         client.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
         yield AirflowRuns(client)

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fracture_ml import stack
-from fracture_ml.core.errors import NotEnoughData, StackError
+from fracture_ml.core.errors import InvalidSettings, StackError
 from fracture_ml.demo.airflow_runs import AirflowRuns, TaskLook, airflow_session
-from fracture_ml.demo.dataset import write_inbox
+from fracture_ml.demo.dataset import MANIFEST, write_inbox
 from fracture_ml.steps.context import open_context
 from fracture_ml.steps.presets import plan_of
 from fracture_ml.steps.report import counts_table, metrics_table, quarantine_table, worklist_table
@@ -27,10 +27,6 @@ DRAWN_SEED = 20261123
 _BELL_TIMEOUT_S = 45.0
 _DUE_TIMEOUT_S = 10.0
 _RUN_TIMEOUT_S = 3 * 3600.0
-
-
-class RunFailed(StackError):
-    """A DAG run of the demo did not succeed."""
 
 
 @dataclass
@@ -59,9 +55,9 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
     started = time.monotonic()
     preset = preset or ("cpu" if data else "demo")
     if data is not None and not data.is_dir():
-        raise NotEnoughData(f"DATA={data}: there is no such folder")
+        raise InvalidSettings(f"DATA={data}: there is no such folder; name one with radiographs in it.")
     if data is not None and not any(path.is_file() for path in data.rglob("*")):
-        raise NotEnoughData(f"DATA={data}: there is no file in it")
+        raise InvalidSettings(f"DATA={data}: there is no file in it; name a folder with radiographs in it.")
     plan_of({"preset": preset})  # an unknown one is said now, and not by Airflow in the middle
     with ThreadPoolExecutor(1, thread_name_prefix="drawing") as pool:
         drawing = pool.submit(_drawn_inbox, console) if data is None else None
@@ -85,7 +81,7 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
         with _stage(console, "promote"):
             _run_rung_by_asset(console, airflow, "promote_model", since=before_training)
         if stores.registry.find_champion() is None:
-            raise RunFailed("No model was promoted; the gate's reasons stand above and in fracture.model_event")
+            raise StackError("No model was promoted; the gate's reasons stand above and in fracture.model_event")
         with _stage(console, "score"):
             _run_rung_by_asset(console, airflow, "score_hourly", since=before_promotion)
         with _stage(console, "monitor"):
@@ -102,7 +98,7 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
 def _drawn_inbox(console: Console) -> Path:
     """Draw the default data once; the next demo finds them."""
     folder = stack.data_folder() / "drawn"
-    if not (folder / "manifest.csv").exists():
+    if not (folder / MANIFEST).exists():
         console.print(f"drawing {DRAWN_PATIENTS} patients' radiographs, while the servers start")
         started = time.monotonic()
         facts = write_inbox(folder, patients=DRAWN_PATIENTS, seed=DRAWN_SEED)
@@ -162,7 +158,7 @@ def _run_rung_by_asset(console: Console, airflow: AirflowRuns, dag_id: str, *, s
 def _follow(console: Console, airflow: AirflowRuns, dag_id: str, run_id: str) -> None:
     state = airflow.follow(dag_id, run_id, timeout_s=_RUN_TIMEOUT_S, on_look=_Reporter(console, dag_id))
     if state != "success":
-        raise RunFailed(f"{dag_id} ended as {state}; its log is in the Airflow UI, under the run {run_id}")
+        raise StackError(f"{dag_id} ended as {state}; its log is in the Airflow UI, under the run {run_id}")
 
 
 @contextmanager

@@ -61,7 +61,8 @@ def judge(
     one of ten, the difference has a standard error of 0.033, and showing a margin of 0.02 to 95 % would need that
     to be 0.012, some 700 positives. A gate that only a tie can pass is a gate that people learn to go around. So the
     default asks that the drop be more likely within its bound than not; every sentence carries the interval and the
-    share, for the person who approves. A place with a large test split sets 0.95.
+    share, for the person who approves. A place with a large test split sets 0.95
+    (FRACTURE_PROMOTION_CONFIDENCE).
 
     The floor of AUROC holds with a champion too: else small admitted drops could add up, night after night. A
     subgroup counts with at least `rule.subgroup_min_positives` positives and as many negatives. Where a label has

@@ -31,7 +31,7 @@ def evaluate(
     seed: int = 0,
     prevalence: float | None = None,
 ) -> dict[str, Any]:
-    """Every figure that CLINICAL.md asks for, as JSON.
+    """Every figure of a model's evaluation, as JSON.
 
     Args:    scores: calibrated, (N,), 0 to 1. labels: 0 or 1, (N,). groups: (N,), patient, study or cluster.
              prevalence: of fractures at the site, 0 to 1; None: the data's own.
@@ -301,3 +301,15 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def figure_in_words(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def interval_in_words(interval: Interval, digits: int = 3) -> str:
+    """The value, with its 95 % interval in brackets where there is one."""
+    value, low, high = (interval[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return figure_in_words(value, digits)
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

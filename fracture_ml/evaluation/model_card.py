@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fracture_ml.core.document import Block, Picture, Points, Section, Table, Text, to_html, to_markdown
+from fracture_ml.core.records import LabelMeaning
+from fracture_ml.evaluation.metrics import figure_in_words, interval_in_words
 
 RESEARCH_USE = (
     "Research use only. This is not a medical device. It must not be used to diagnose, to decide on treatment, or to "
@@ -121,7 +123,7 @@ def _data(card: Mapping[str, Any]) -> list[Block]:
     if not counts:
         return [Text(_NOT_RECORDED)]
     blocks: list[Block] = []
-    if card.get("positive_means") == "abnormal":
+    if card.get("positive_means") == LabelMeaning.ABNORMAL:
         blocks.append(Text(_ABNORMAL))
     if card.get("labels"):
         of_labels = [
@@ -213,14 +215,14 @@ def _performance(card: Mapping[str, Any]) -> list[Block]:
         Table(
             ("figure", "value"),
             tuple(
-                (name, _interval(metrics[key]))
+                (name, interval_in_words(metrics[key]))
                 for key, name in (("auroc", "AUROC"), ("auprc", "AUPRC"), ("brier", "Brier score"), ("ece", "ECE"))
             ),
         ),
         Table(
             ("figure", *(f"at {name} ({metrics[key]['threshold']:.3f})" for name, key in _POINTS)),
             tuple(
-                (name, *(_interval(metrics[key][figure], 1 if "alerts" in figure else 3) for _, key in _POINTS))
+                (name, *(interval_in_words(metrics[key][figure], 1 if "alerts" in figure else 3) for _, key in _POINTS))
                 for figure, name in _AT_POINT
             ),
         ),
@@ -258,7 +260,7 @@ def _subgroups(card: Mapping[str, Any]) -> list[Block]:
             f"{row['n']:,}",
             f"{row['positives']:,}",
             *(
-                "too few" if row[key] is None else _interval(row[key])
+                "too few" if row[key] is None else interval_in_words(row[key])
                 for key in ("auroc", "sensitivity", "specificity")
             ),
         )
@@ -303,7 +305,7 @@ def _shortcuts(card: Mapping[str, Any]) -> list[Block]:
         Table(
             ("known of the image", "AUROC"),
             tuple(
-                (name, _interval(audit[key]))
+                (name, interval_in_words(audit[key]))
                 for key, name in (
                     ("auroc", "the file: size, bytes, format"),
                     ("auroc_of_tags", "its tags: body part, view, hardware, sex, age, device"),
@@ -314,12 +316,14 @@ def _shortcuts(card: Mapping[str, Any]) -> list[Block]:
         ),
         Table(
             ("fact alone", "AUROC"),
-            tuple((name.replace("_", " "), _figure(value)) for name, value in audit["by_fact"].items()),
+            tuple((name.replace("_", " "), figure_in_words(value)) for name, value in audit["by_fact"].items()),
         ),
     ]
     if audit.get("model_auroc_within_strata") is not None:
         within = audit["model_auroc_within_strata"]
-        blocks.append(Text(f"The model's AUROC within {audit['strata']} strata of that shortcut: {_figure(within)}."))
+        blocks.append(
+            Text(f"The model's AUROC within {audit['strata']} strata of that shortcut: {figure_in_words(within)}.")
+        )
     return blocks
 
 
@@ -349,18 +353,6 @@ def _pictures(card: Mapping[str, Any], otherwise: bool = True, **titles: str) ->
     figures = card.get("figures") or {}
     found: list[Block] = [Picture(name, title, figures[name]) for name, title in titles.items() if name in figures]
     return found or ([Text(_NOT_RECORDED)] if otherwise else [])
-
-
-def _interval(interval: Mapping[str, float | None], digits: int = 3) -> str:
-    if interval["value"] is None:
-        return "undefined"
-    if interval["low"] is None or interval["high"] is None:
-        return _figure(interval["value"], digits)
-    return f"{interval['value']:.{digits}f} ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})"
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
 
 
 def _plain(value: Any) -> str:

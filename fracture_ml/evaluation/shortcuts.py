@@ -43,7 +43,10 @@ def audit(
     facts, labels = np.asarray(facts, dtype=np.float64), np.asarray(labels).astype(np.int64)
     y_train, y_test = labels[train_rows], labels[test_rows]
     if len(set(y_train)) < 2 or len(set(y_test)) < 2:
-        raise NotEnoughData("The shortcut audit needs both classes in the training and in the test split")
+        raise NotEnoughData(
+            "The shortcut audit needs both classes in the training and in the test split: "
+            "add labelled radiographs of the other class."
+        )
     of_test = [str(row) for row in test_rows] if groups is None else [groups[row] for row in test_rows]
     weights = resampled_weights(of_test, 1000, seed)
     of_facts, of_facts_test = facts[train_rows], facts[test_rows]

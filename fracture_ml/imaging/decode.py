@@ -51,10 +51,17 @@ class DecodeLimits:
     """What a place admits. Sizes are checked before anything is decoded."""
 
     max_bytes: int = 200 * 2**20
-    max_pixels: float = 100e6
+    max_pixels: int = 100_000_000
     min_side_px: int = 32
     admit_secondary_capture: bool = False
     admit_for_processing: bool = False
+
+    def require_bytes(self, size_bytes: int) -> None:
+        """Raises: TooLarge."""
+        if size_bytes > self.max_bytes:
+            raise TooLarge(
+                f"{size_bytes:,} bytes, and at most {self.max_bytes:,} are admitted (FRACTURE_MAX_OBJECT_MIB)."
+            )
 
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -109,8 +116,7 @@ def read_picture(
     Args: colours_checked: these bytes were decoded before and are grey: a JPEG's colours are not decoded again.
     """
     media_type = sniff(data)
-    if len(data) > limits.max_bytes:
-        raise TooLarge(f"{len(data):,} bytes, and at most {limits.max_bytes:,} are admitted.")
+    limits.require_bytes(len(data))
     if media_type is MediaType.JPEG:
         picture = _read_jpeg(data, limits, at_least_px, colours_checked)
     elif media_type is MediaType.PNG:
@@ -124,7 +130,9 @@ def read_picture(
 
 def _require_size(width_px: int, height_px: int, limits: DecodeLimits) -> None:
     if width_px * height_px > limits.max_pixels:
-        raise TooLarge(f"{width_px} x {height_px} pixels, and at most {limits.max_pixels:,.0f} are admitted.")
+        raise TooLarge(
+            f"{width_px} x {height_px} pixels, and at most {limits.max_pixels:,} are admitted (FRACTURE_MAX_PIXELS)."
+        )
     if min(width_px, height_px) < limits.min_side_px:
         raise NotARadiograph(
             f"{width_px} x {height_px} pixels: a side is shorter than {limits.min_side_px}, too small for a radiograph."

@@ -65,7 +65,10 @@ def load_initial_weights(source: str, read_object: Callable[[str], bytes]) -> In
             ) from None
         found = hashlib.sha256(data).hexdigest()
         if wanted not in (None, found):
-            raise WeightsUnavailable(f"The initial weights under {key!r} are others than the recipe began with.")
+            raise WeightsUnavailable(
+                f"The initial weights under {key!r} are others than the recipe began with: put those back, or tune "
+                "anew."
+            )
         return InitialWeights(_state_in(data), f"s3:{key}#{found}")
     try:
         data = Path(source).read_bytes()

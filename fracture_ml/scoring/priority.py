@@ -6,8 +6,6 @@ from datetime import timedelta
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import AiPriority, BodyPart, Priority, RankedStudy, StudyToRank
 
-_ORDER = (Priority.STAT, Priority.URGENT, Priority.ROUTINE)
-
 
 @dataclass(frozen=True, kw_only=True)
 class RankingRules:
@@ -80,4 +78,5 @@ def effective_priority(ordered: Priority, ai: AiPriority, *, raised: bool, prior
     if not prioritised:
         return ordered
     by_ai = (1 if ai == AiPriority.URGENT else 2) - raised
-    return _ORDER[min(_ORDER.index(ordered), by_ai)]
+    rungs = list(Priority)  # STAT first
+    return rungs[min(rungs.index(ordered), by_ai)]

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from fracture_ml.core.document import Block, Picture, Section, Table, Text, to_html
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import AiPriority, Box, LabelValue, ModelVersion
+from fracture_ml.evaluation.metrics import interval_in_words
 from fracture_ml.evaluation.model_card import RESEARCH_USE
 from fracture_ml.steps import worklist
 from fracture_ml.steps.settings import Settings
@@ -83,15 +84,8 @@ def _known_of(model: ModelVersion, point: str) -> str:
     measured = model.metrics.get(point)
     if measured is None:
         return "what it is worth was not measured"
-    figures = (f"{name} {_interval(measured[name])}" for name in ("sensitivity", "specificity"))
+    figures = (f"{name} {interval_in_words(measured[name], 2)}" for name in ("sensitivity", "specificity"))
     return f"{', '.join(figures)} on the {model.metrics['n']:,} images of its test split"
-
-
-def _interval(interval: dict[str, float | None]) -> str:
-    if interval["value"] is None:
-        return "undefined"
-    spread = "" if interval["low"] is None else f" ({interval['low']:.2f} to {interval['high']:.2f})"
-    return f"{interval['value']:.2f}{spread}"
 
 
 def _image(stores: Stores, settings: Settings, image: dict[str, Any]) -> list[Block]:

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 
-from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import ModelVersion
 from fracture_ml.stores import Stores
 
@@ -50,11 +49,8 @@ def find_scoring_version(stores: Stores) -> ModelVersion | None:
 
 def bundle_is_whole(stores: Stores, version: ModelVersion) -> bool:
     """Whether the bundle in the bucket is the one that was registered. Raises: StorageUnavailable."""
-    try:
-        data = stores.bucket.read(version.bundle_key)
-    except ObjectNotFound:
-        return False
-    return hashlib.sha256(data).hexdigest() == version.bundle_sha256
+    data = stores.bucket.find(version.bundle_key)
+    return data is not None and hashlib.sha256(data).hexdigest() == version.bundle_sha256
 
 
 def raise_bundle_alert(stores: Stores, version: ModelVersion, sentence: str) -> None:

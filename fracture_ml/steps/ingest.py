@@ -16,7 +16,6 @@ from fracture_ml.core.errors import (
     ObjectNotFound,
     ObjectWithheld,
     RowRefused,
-    TooLarge,
     UnusableObject,
 )
 from fracture_ml.core.records import MediaType, ReceivedObject
@@ -173,7 +172,7 @@ def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
 def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int] | Unfetched:
     secret = settings.site_secret.get_secret_value().encode()
     try:
-        _require_not_too_large(received, decode_limits(settings))
+        decode_limits(settings).require_bytes(received.size_bytes)
         claims = claims_of_label_file(received.key, stores.bucket.read(received.key), site_secret=secret)
         told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
@@ -192,7 +191,7 @@ def _inspect(
 ) -> Arrival | Refusal | Vanished | Unfetched:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
-        _require_not_too_large(received, limits)
+        limits.require_bytes(received.size_bytes)
         try:
             data = bucket.read(received.key)
         except ObjectWithheld as fault:
@@ -206,11 +205,6 @@ def _inspect(
     except Exception as fault:
         return _refusal(received, fault)
     return Arrival(received=received, facts=facts, object_key=object_key, claims=claims)
-
-
-def _require_not_too_large(received: ReceivedObject, limits: DecodeLimits) -> None:
-    if received.size_bytes > limits.max_bytes:
-        raise TooLarge(f"{received.size_bytes:,} bytes, and at most {limits.max_bytes:,} are admitted")
 
 
 def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:

@@ -3,8 +3,7 @@
 from dataclasses import asdict
 
 from fracture_ml.core.errors import ObjectNotFound
-from fracture_ml.core.records import Verdict
-from fracture_ml.data.splits import FRACTURE
+from fracture_ml.core.records import LabelMeaning, Verdict
 from fracture_ml.evaluation.model_card import render
 from fracture_ml.stores import Stores
 
@@ -54,7 +53,7 @@ def write_model_card(stores: Stores, version: int) -> str:
         "splits": _splits(members),
         "left_out": snapshot["counts"]["left_out"],
         "not_readable": model.metrics.get("not_readable", {}),
-        "positive_means": snapshot["counts"].get("positive_means", FRACTURE),  # older ones do not say it
+        "positive_means": snapshot["counts"].get("positive_means", LabelMeaning.FRACTURE),  # older ones do not say it
         "labels": stores.snapshots.label_sources_of(model.snapshot_id),
         "leakage": _leakage(verdict),
         "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
@@ -70,7 +69,7 @@ def write_model_card(stores: Stores, version: int) -> str:
         "shortcut_audit": model.metrics["shortcut_audit"],
         "verdict": asdict(verdict) if verdict else None,
         "events": stores.registry.events_of(version),
-        "figures": {name: png for name in FIGURES if (png := _find(stores, f"{folder}/{name}.png")) is not None},
+        "figures": {name: png for name in FIGURES if (png := stores.bucket.find(f"{folder}/{name}.png")) is not None},
     }
     markdown, html = render(card)
     stores.bucket.write(f"{folder}/model_card.md", markdown.encode(), "text/markdown")
@@ -109,10 +108,3 @@ def _splits(members) -> dict[str, dict[str, int]]:
         of_split = splits.setdefault(member.split.value, {"positive": 0, "negative": 0})
         of_split["positive" if member.label else "negative"] += 1
     return splits
-
-
-def _find(stores: Stores, key: str) -> bytes | None:
-    try:
-        return stores.bucket.read(key)
-    except ObjectNotFound:
-        return None

@@ -21,7 +21,7 @@ def find_undecided(stores: Stores) -> int | None:
     return newest if newest in stores.registry.undecided() else None
 
 
-def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None = None) -> dict:
+def judge_challenger(stores: Stores, settings: Settings, *, version: int) -> dict:
     """The gate's verdict of `version` against the champion, written once for each champion: a retry gets the first one.
 
     The champion itself is judged against the one that it replaced.
@@ -37,13 +37,12 @@ def judge_challenger(stores: Stores, *, version: int, rule: PromotionRule | None
         champion = earlier[-1] if earlier else None
     verdict = stores.registry.find_verdict(version, champion=champion.version if champion else None)
     if verdict is None:
-        rule = rule or PromotionRule()
         verdict = judge(
             stores.registry.evaluation_scores_of(version),
             stores.registry.evaluation_scores_of(champion.version) if champion else None,
             challenger_points=challenger.operating_points,
             champion_points=champion.operating_points if champion else None,
-            rule=rule,
+            rule=PromotionRule(required_confidence=settings.promotion_confidence),
             bundle_verified=bundle_is_whole(stores, challenger),
             leakage_clean=_leakage_is_clean(stores, challenger),
         )
@@ -84,7 +83,7 @@ def reject(stores: Stores, *, version: int, actor: str, reason: str, times_promo
     Args:   times_promoted: as `judge_challenger` said it.
     Raises: UnknownVersion; AlreadyPromoted: it is the champion, or was made champion since it was judged.
     """
-    stores.registry.record_event(version, "rejected", actor=actor, reason=reason, times_promoted=times_promoted)
+    stores.registry.reject(version, actor=actor, reason=reason, times_promoted=times_promoted)
     write_model_card(stores, version)
     log.info("version %d is rejected: %s", version, reason)
 

@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import torch
 
-from fracture_ml.core.records import EvaluationScore, Split
+from fracture_ml.core.records import Split
 from fracture_ml.evaluation import figures
 from fracture_ml.evaluation.calibration import Calibration
-from fracture_ml.evaluation.metrics import evaluate, subgroup_table
+from fracture_ml.evaluation.metrics import evaluate, interval_in_words, subgroup_table
 from fracture_ml.evaluation.shortcuts import audit
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
@@ -68,7 +68,6 @@ def evaluate_and_register(
     metrics["heat_map"] = "places" if bundle.build_network(torch.device("cpu")).knows_places else "evidence"
     metrics["libraries"] = trained.get("libraries")  # of the training, whatever is installed here by now
     metrics["not_readable"] = data.not_readable_by_split()
-    metrics["looks_at_the_test_split"] = stores.snapshots.looks_of(snapshot_id)
 
     for name, png in _figures(scores, labels, bundle).items():
         stores.bucket.write(f"{bundle_folder(trained['bundle_key'])}/{name}.png", png, "image/png")
@@ -82,30 +81,14 @@ def evaluate_and_register(
         metrics=metrics,
         operating_points=bundle.operating_points,
         code_version=bundle.code_version,
-        scores=[
-            EvaluationScore(
-                radiograph_id=member.radiograph_id,
-                group_key=member.group_key,
-                label=member.label,
-                score=float(score),
-                subgroups=subgroups[member.radiograph_id],
-            )
-            for member, score in zip(members, scores, strict=True)
-        ],
+        scores=[(i, label, float(score)) for i, label, score in zip(ids, labels.tolist(), scores, strict=True)],
         actor="retrain",
     ).version
     write_model_card(stores, version)
     for document in ("model_card.html", "loss_plot.png", "accuracy_plot.png"):
         log.info("in Airflow, behind the login: /fracture-worklist/models/%d/%s", version, document)
-    auroc = metrics["auroc"]
-    log.info(
-        "version %d: test AUROC %s (%s to %s)", version, *(_rounded(auroc[key]) for key in ("value", "low", "high"))
-    )
+    log.info("version %d: test AUROC %s", version, interval_in_words(metrics["auroc"]))
     return version
-
-
-def _rounded(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _shortcuts(stores: Stores, data: SnapshotPixels, test: np.ndarray, scores: np.ndarray) -> dict:

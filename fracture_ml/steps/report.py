@@ -6,6 +6,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fracture_ml.core.records import ModelVersion
+from fracture_ml.evaluation.metrics import figure_in_words
 from fracture_ml.stores import Stores
 
 _HEADLINE = {
@@ -69,9 +70,8 @@ def metrics_table(version: ModelVersion) -> Table:
         measure = version.metrics
         for key in path:
             measure = measure[key]
-        value = "undefined" if measure["value"] is None else f"{measure['value']:.3f}"
         interval = "" if measure["low"] is None else f"{measure['low']:.3f} to {measure['high']:.3f}"
-        table.add_row(name, value, interval)
+        table.add_row(name, figure_in_words(measure["value"]), interval)
     return table
 
 

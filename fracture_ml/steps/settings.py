@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fracture_ml.core.errors import InvalidSettings
+from fracture_ml.core.recipe import PromotionRule
 from fracture_ml.core.records import BodyPart
 from fracture_ml.scoring.priority import RankingRules
 
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     initial_weights: str = "auto"  # auto | imagenet | none | a file | s3:<key>
 
     promotion: Literal["approval", "automatic"] = "approval"
+    promotion_confidence: float = Field(default=PromotionRule.required_confidence, ge=0.5, lt=1)
     prioritisation: bool = RankingRules.prioritisation
     list_labelled: bool = True  # False: a study that came with a label for each of its images is not listed
     region_weights: frozenset[BodyPart] = RankingRules.region_weights

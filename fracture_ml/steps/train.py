@@ -4,11 +4,12 @@ import importlib.metadata
 import json
 import logging
 
-from fracture_ml.core.errors import ObjectNotFound, StorageUnavailable, TrainingDiverged
+from fracture_ml.core.errors import StorageUnavailable, TrainingDiverged
 from fracture_ml.core.recipe import TrainRecipe
 from fracture_ml.core.records import Split
 from fracture_ml.evaluation import figures
 from fracture_ml.evaluation.calibration import fit_temperature
+from fracture_ml.evaluation.metrics import figure_in_words
 from fracture_ml.evaluation.operating_points import choose
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
@@ -55,7 +56,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
             device,
             initial_state=initial_state,
             on_epoch=lambda record: _log_epoch(record, chosen.epochs),
-            resume=_find(stores, checkpoint_key),
+            resume=stores.bucket.find(checkpoint_key),
             keep=lambda checkpoint: _keep(stores, checkpoint_key, checkpoint),
             keep_every_s=settings.checkpoint_seconds,
         )
@@ -109,7 +110,7 @@ def _log_epoch(record: EpochRecord, epochs: int) -> None:
         record.train_accuracy,
         record.validation_loss,
         record.validation_accuracy,
-        "undefined" if record.validation_auroc is None else f"{record.validation_auroc:.3f}",
+        figure_in_words(record.validation_auroc),
         record.lr,
         record.seconds,
     )
@@ -123,13 +124,6 @@ def _keep(stores: Stores, key: str, checkpoint: bytes) -> None:
         log.warning("no checkpoint this time, the training goes on: %s", error)
 
 
-def _find(stores: Stores, key: str) -> bytes | None:
-    try:
-        return stores.bucket.read(key)
-    except ObjectNotFound:
-        return None
-
-
 def _find_json(stores: Stores, key: str) -> dict | None:
-    content = _find(stores, key)
+    content = stores.bucket.find(key)
     return None if content is None else json.loads(content)

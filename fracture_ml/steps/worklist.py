@@ -133,20 +133,7 @@ def acknowledge(
         "told_at": told_at.isoformat(),
         "told_how": told_how,
     }
-    return _act(stores, study_key, "acknowledge", actor=actor, row_version=row_version, details=details)
-
-
-def start_reading(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Hold the item: nobody else reads it meanwhile. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed."""
-    return _act(stores, study_key, "start_reading", actor=actor, row_version=row_version)
-
-
-def take_over(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Hold and read an item that somebody else held, who may have gone home.
-
-    Raises: UnknownItem, Conflict, NotAllowed: nobody else holds it.
-    """
-    return _act(stores, study_key, "take_over", actor=actor, row_version=row_version)
+    return act(stores, study_key, "acknowledge", actor=actor, row_version=row_version, details=details)
 
 
 def report(
@@ -165,22 +152,17 @@ def report(
     Raises: UnknownItem, Conflict, HeldByAnother: not while another reader holds it, NotAllowed.
     """
     details = {"value": LabelValue(value).value, "comment": comment, "radiograph_ids": radiograph_ids}
-    return _act(stores, study_key, "report", actor=actor, row_version=row_version, details=details)
+    return act(stores, study_key, "report", actor=actor, row_version=row_version, details=details)
 
 
-def close(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Nothing is left to do. Raises: UnknownItem, Conflict, NotAllowed."""
-    return _act(stores, study_key, "close", actor=actor, row_version=row_version)
+def act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_said: Any) -> dict[str, Any]:
+    """Do what needs no words of its own: start_reading, take_over, close, reopen or release.
 
-
-def reopen(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Put a reported or closed item back on the list. Raises: UnknownItem, Conflict, NotAllowed."""
-    return _act(stores, study_key, "reopen", actor=actor, row_version=row_version)
-
-
-def release(stores: Stores, study_key: str, *, actor: str, row_version: int) -> dict[str, Any]:
-    """Let go of an item that is held, for others. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed."""
-    return _act(stores, study_key, "release", actor=actor, row_version=row_version)
+    Args:    seen_and_said: row_version, of the item that the person saw; details, where there are any.
+    Returns: the item as it is now. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed.
+    """
+    row = stores.worklist.act(study_key, action, actor=actor, **seen_and_said)
+    return _for_people(stores, row, actor, datetime.now(UTC))
 
 
 def image_png(stores: Stores, settings: Settings, radiograph_id: int, *, longest_px: int = PICTURE_SIDE_PX) -> bytes:
@@ -222,11 +204,6 @@ def _stored_picture(stores: Stores, version: int, radiograph_id: int, key_name: 
     if prediction is None or prediction[key_name] is None:
         raise ObjectNotFound("The AI highlighted nothing in this image.")
     return read_picture(stores.bucket, prediction[key_name], radiograph_id)
-
-
-def _act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_said: Any) -> dict[str, Any]:
-    row = stores.worklist.act(study_key, action, actor=actor, **seen_and_said)
-    return _for_people(stores, row, actor, datetime.now(UTC))
 
 
 def _for_people(stores: Stores, row: dict[str, Any], reader: str, now: datetime) -> dict[str, Any]:

@@ -69,14 +69,12 @@ class Bucket:
         with _errors_as_ours():
             self._client.put_object(Bucket=self.name, Key=key, Body=data, ContentType=media_type)
 
-    def exists(self, key: str) -> bool:
-        """Raises: StorageUnavailable."""
+    def find(self, key: str) -> bytes | None:
+        """The bytes under `key`; None where nothing is. Raises: StorageUnavailable, ObjectWithheld."""
         try:
-            with _errors_as_ours():
-                self._client.head_object(Bucket=self.name, Key=key)
+            return self.read(key)
         except ObjectNotFound:
-            return False
-        return True
+            return None
 
     def list(self, prefix: str) -> Iterator[ReceivedObject]:
         """The objects whose key begins with `prefix`, in the order of their keys. Raises: StorageUnavailable."""

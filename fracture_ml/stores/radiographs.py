@@ -187,7 +187,8 @@ class RadiographStore:
         found = {row.pop("radiograph_id"): row for row in rows}
         if missing := set(radiograph_ids) - set(found):
             raise UnknownRadiograph(
-                f"There is no radiograph {min(missing)} ({len(missing)} of those asked are missing)."
+                f"There is no radiograph {min(missing)} ({len(missing)} of those asked are missing): look at "
+                "fracture.radiograph."
             )
         return found
 

@@ -33,11 +33,13 @@ class Registry:
         metrics: dict[str, Any],
         operating_points: OperatingPoints,
         code_version: str,
-        scores: Sequence[EvaluationScore],
-        split: str = Split.TEST,
+        scores: Sequence[tuple[int, int, float]],
         actor: str,
     ) -> ModelVersion:
-        """Register a challenger with its scores and its first event. The first registration of an id stands."""
+        """Register a challenger with its first event. The first registration of an id stands.
+
+        Args: scores: (radiograph_id, label, calibrated score) of each radiograph of the test split.
+        """
         row = {
             "snapshot_id": snapshot_id,
             "recipe_id": recipe_id,
@@ -50,13 +52,13 @@ class Registry:
             "code_version": code_version,
         }
         id_ = {"snapshot_id": snapshot_id, "recipe_id": recipe_id, "code_version": code_version}
-        measured = [{"radiograph_id": one.radiograph_id, "label": one.label, "score": one.score} for one in scores]
+        measured = [{"radiograph_id": id_of, "label": label, "score": score} for id_of, label, score in scores]
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _LOCK})
             known = rows_of(connection, "version_find", **id_)
             if not known:
                 version = rows_of(connection, "version_insert", **row)[0]["version"]
-                rows = {"version": version, "split": split, "rows": to_jsonb(measured)}
+                rows = {"version": version, "split": Split.TEST, "rows": to_jsonb(measured)}
                 connection.execute(query("evaluation_score_insert"), rows)
                 _add_event(connection, version, "registered", actor, "trained and evaluated", {})
                 known = rows_of(connection, "version_find", **id_)
@@ -111,7 +113,10 @@ class Registry:
             "measures": verdict.measures,
             "champion": champion,
         }
-        self.record_event(version, "judged", actor=_GATE, reason=reason, details=details)
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _LOCK})
+            _version_of(connection, version)
+            _add_event(connection, version, "judged", _GATE, reason, details)
 
     # --- the champion -----------------------------------------------------------------------------
 
@@ -187,30 +192,17 @@ class Registry:
 
     # --- history ----------------------------------------------------------------------------------
 
-    def record_event(
-        self,
-        version: int,
-        event: str,
-        *,
-        actor: str,
-        reason: str,
-        details: dict[str, Any] | None = None,
-        times_promoted: int | None = None,
-    ) -> None:
-        """Write 'approved' or 'rejected' into the history; the same decision twice is one event.
+    def reject(self, version: int, *, actor: str, reason: str, times_promoted: int | None = None) -> None:
+        """Record that this version will not be promoted; said twice it is one event.
 
         Args:   times_promoted: the version's, when it was asked whether to reject it; None: that is not known.
-        Raises: UnknownVersion; AlreadyPromoted: 'rejected', and it is the champion or was made champion since;
-            NotAllowed: 'promoted' and 'rolled_back' have their own methods.
+        Raises: UnknownVersion; AlreadyPromoted: it is the champion, or was made champion since.
         """
-        if event in ("promoted", "rolled_back"):
-            raise NotAllowed(f"'{event}' moves the champion: use promote or roll_back.")
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _LOCK})
             _version_of(connection, version)
-            if event == "rejected":
-                _require_not_promoted(connection, version, times_promoted)
-            _add_event(connection, version, event, actor, reason, details or {})
+            _require_not_promoted(connection, version, times_promoted)
+            _add_event(connection, version, "rejected", actor, reason, {})
 
     def events_of(self, version: int) -> list[dict[str, Any]]:
         """event, actor, reason, details, happened_at of one version, oldest first. Raises: UnknownVersion."""
@@ -234,7 +226,7 @@ def _line_of_champions(promotions: Sequence[dict[str, Any]]) -> list[int]:
 def _version_of(connection: Connection, version: int) -> ModelVersion:
     rows = rows_of(connection, "version_by_number", version=version)
     if not rows:
-        raise UnknownVersion(f"There is no model version {version}.")
+        raise UnknownVersion(f"There is no model version {version}: sql/queries/model_history.sql lists all there are.")
     return _model_version(rows[0])
 
 

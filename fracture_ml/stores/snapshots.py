@@ -25,12 +25,6 @@ class SnapshotStore:
             rows = rows_of(connection, "snapshot_find", snapshot_id=snapshot_id)
         return rows[0] if rows else None
 
-    def latest(self) -> dict[str, Any] | None:
-        """snapshot_id, created_at and counts of the newest snapshot."""
-        with transaction(self._engine) as connection:
-            rows = rows_of(connection, "snapshot_latest")
-        return rows[0] if rows else None
-
     def save(self, draft: SnapshotDraft, plan: SplitPlan, *, as_of: datetime) -> None:
         """Freeze a draft; from now on the groups of its members stay what they are.
 

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, Engine
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import (
-    AiPriority,
     BodyPart,
     LabelClaim,
     LabelSource,
@@ -28,6 +27,7 @@ from fracture_ml.stores.radiographs import INGEST_LOCK
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
 
+_NOT_LISTED = "There is no such study on the worklist: read the list again."
 _CHANGED_MEANWHILE = "Somebody else changed this item: look at it again, then repeat."
 _STUDIES_PER_STATEMENT = 10_000
 
@@ -185,7 +185,7 @@ class WorklistStore:
         with transaction(self._engine) as connection:
             rows = rows_of(connection, "worklist_lock_item", study_key=study_key)
             if not rows:
-                raise UnknownItem("There is no such study on the worklist.")
+                raise UnknownItem(_NOT_LISTED)
             item = rows[0]
             _require_allowed(item, action, wanted, actor, row_version)
             status, images_read = wanted.status, None
@@ -254,7 +254,7 @@ def _final_read(sha256: str, value: str, reader: str, read_at: datetime) -> Labe
 def _item_of(connection: Connection, study_key: str) -> dict[str, Any]:
     rows = rows_of(connection, "worklist_item", study_key=study_key)
     if not rows:
-        raise UnknownItem("There is no such study on the worklist.")
+        raise UnknownItem(_NOT_LISTED)
     images = rows_of(connection, "worklist_images", study_key=study_key)
     return {**rows[0], "images": images, "events": rows_of(connection, "worklist_events", study_key=study_key)}
 
@@ -266,7 +266,5 @@ def _study_to_rank(row: dict[str, Any]) -> StudyToRank:
             "ordered_priority": Priority(row["ordered_priority"]),
             "body_parts": tuple(BodyPart(part) for part in row["body_parts"]),
             "scores": tuple((id_, score, OperatingPoint(point)) for id_, score, point in row["scores"]),
-            "status": WorklistStatus(row["status"]) if row["status"] else None,
-            "ai_priority": AiPriority(row["ai_priority"]) if row["ai_priority"] else None,
         }
     )

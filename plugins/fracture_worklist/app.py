@@ -205,34 +205,20 @@ def acknowledge(study_key: str, body: Acknowledgement, user: GetUserDep, stores:
     return worklist.acknowledge(stores, study_key, actor=user.get_name(), **body.model_dump())
 
 
-@app.post("/api/items/{study_key}/start_reading", dependencies=writing)
-def start_reading(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
-    return worklist.start_reading(stores, study_key, actor=user.get_name(), row_version=body.row_version)
-
-
-@app.post("/api/items/{study_key}/take_over", dependencies=writing)
-def take_over(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
-    return worklist.take_over(stores, study_key, actor=user.get_name(), row_version=body.row_version)
-
-
 @app.post("/api/items/{study_key}/report", dependencies=writing)
 def report(study_key: str, body: FinalRead, user: GetUserDep, stores: OpenedStores) -> dict:
     return worklist.report(stores, study_key, actor=user.get_name(), **body.model_dump())
 
 
-@app.post("/api/items/{study_key}/close", dependencies=writing)
-def close(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
-    return worklist.close(stores, study_key, actor=user.get_name(), row_version=body.row_version)
-
-
-@app.post("/api/items/{study_key}/reopen", dependencies=writing)
-def reopen(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
-    return worklist.reopen(stores, study_key, actor=user.get_name(), row_version=body.row_version)
-
-
-@app.post("/api/items/{study_key}/release", dependencies=writing)
-def release(study_key: str, body: Seen, user: GetUserDep, stores: OpenedStores) -> dict:
-    return worklist.release(stores, study_key, actor=user.get_name(), row_version=body.row_version)
+@app.post("/api/items/{study_key}/{action}", dependencies=writing)  # after those that take more than the version
+def act(
+    study_key: str,
+    action: Literal["start_reading", "take_over", "close", "reopen", "release"],
+    body: Seen,
+    user: GetUserDep,
+    stores: OpenedStores,
+) -> dict:
+    return worklist.act(stores, study_key, action, actor=user.get_name(), row_version=body.row_version)
 
 
 @app.get("/models/{version}/{document}")

@@ -7,7 +7,6 @@
 -- returns: study_key text, version int (whose scores these are), ordered_priority text, body_parts text[] (sorted, without
 --          unknown), arrived_at timestamptz, images bigint, first_radiograph_id bigint,
 --          scores jsonb ([radiograph_id, calibrated, operating_point], ...), unscored bigint,
---          row_version int, status text, ai_priority text (the last three NULL: not listed yet),
 --          labelled boolean (not listed yet, and every image has a standing label that says positive or negative)
 WITH asked AS (
     SELECT r.study_key, count(*) FILTER (WHERE p.radiograph_id IS NULL) AS awaited
@@ -16,7 +15,7 @@ WITH asked AS (
     WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
     GROUP BY r.study_key
 ), by_version AS (
-    SELECT a.study_key, w.study_key IS NOT NULL AS listed, w.row_version, w.status, w.ai_priority, w.images,
+    SELECT a.study_key, w.study_key IS NOT NULL AS listed, w.status, w.images,
            w.images_unscored, w.body_parts, w.ranked_by, w.version AS shown_version,
            CASE WHEN w.study_key IS NOT NULL AND a.awaited > 0 THEN w.version
                 ELSE CAST(:version AS integer) END AS version
@@ -26,7 +25,6 @@ WITH asked AS (
 SELECT s.study_key, w.version,
        (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
        s.body_parts, s.arrived_at, s.images, s.first_radiograph_id, s.scores, s.unscored,
-       w.row_version, w.status, w.ai_priority,
        -- Each image by itself: a join would make Postgres put together the labels of all radiographs.
        CASE WHEN :list_labelled OR w.listed THEN false
             ELSE (SELECT bool_and(coalesce((SELECT l.value FROM fracture.standing_label l

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_files import SECRET, compressed, dicom_of, jpeg_of, limb, png_of
 from PIL import Image
 
 from fracture_ml.core.errors import Truncated, UnusableObject
 from fracture_ml.imaging.decode import DecodeLimits, decode, sniff
 from fracture_ml.imaging.deidentify import deidentify
 from fracture_ml.imaging.facts import read_facts
+from tests.imaging.made_files import SECRET, compressed, dicom_of, jpeg_of, limb, png_of
 
 SMALL = DecodeLimits(max_pixels=1e6)
 KINDS = [

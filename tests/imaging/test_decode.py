@@ -4,7 +4,6 @@ import zlib
 
 import numpy as np
 import pytest
-from made_files import colour_photograph, dicom_of, jpeg_of, limb, png_chunk, png_of
 from PIL import Image, ImageFile, ImageOps
 
 from fracture_ml.core.errors import (
@@ -19,6 +18,7 @@ from fracture_ml.core.errors import (
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff
 from fracture_ml.imaging.png import SIGNATURE
+from tests.imaging.made_files import colour_photograph, dicom_of, jpeg_of, limb, png_chunk, png_of
 
 
 def test_the_first_bytes_decide_what_an_object_is():

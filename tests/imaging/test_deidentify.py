@@ -6,7 +6,16 @@ from datetime import date
 import numpy as np
 import pydicom
 import pytest
-from made_files import (
+from PIL import Image, PngImagePlugin
+from pydicom import DataElement, Dataset, uid
+from pydicom.encaps import encapsulate, get_frame
+
+from fracture_ml.core.errors import BurnedInIdentity
+from fracture_ml.core.records import MediaType
+from fracture_ml.imaging.decode import decode
+from fracture_ml.imaging.deidentify import deidentify, hashed_uid, keyed_hash
+from fracture_ml.imaging.facts import read_facts
+from tests.imaging.made_files import (
     SECRET,
     SOP_UID,
     STUDY_UID,
@@ -19,15 +28,6 @@ from made_files import (
     limb,
     png_of,
 )
-from PIL import Image, PngImagePlugin
-from pydicom import DataElement, Dataset, uid
-from pydicom.encaps import encapsulate, get_frame
-
-from fracture_ml.core.errors import BurnedInIdentity
-from fracture_ml.core.records import MediaType
-from fracture_ml.imaging.decode import decode
-from fracture_ml.imaging.deidentify import deidentify, hashed_uid, keyed_hash
-from fracture_ml.imaging.facts import read_facts
 
 NAMES = b"Doe^Jane", b"4711", b"Elsewhere", b"ELSEWHERE", b"Dr House", b"19500630", b"20240629", b"XR-ROOM-3"
 

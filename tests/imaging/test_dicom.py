@@ -3,7 +3,13 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from made_files import (
+from pydicom import Dataset, uid
+from pydicom.encaps import encapsulate, get_frame
+
+from fracture_ml.core.errors import BurnedInIdentity, Corrupt, NotARadiograph, Truncated, UnsupportedDicom
+from fracture_ml.imaging.decode import DecodeLimits, decode
+from fracture_ml.imaging.facts import read_facts
+from tests.imaging.made_files import (
     SECRET,
     bytes_of,
     colour_photograph,
@@ -14,12 +20,6 @@ from made_files import (
     jpeg_of,
     limb,
 )
-from pydicom import Dataset, uid
-from pydicom.encaps import encapsulate, get_frame
-
-from fracture_ml.core.errors import BurnedInIdentity, Corrupt, NotARadiograph, Truncated, UnsupportedDicom
-from fracture_ml.imaging.decode import DecodeLimits, decode
-from fracture_ml.imaging.facts import read_facts
 
 DEEP = limb().astype(np.int64) * 16  # 12 bits
 

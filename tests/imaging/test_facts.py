@@ -1,5 +1,4 @@
 import pytest
-from made_files import SECRET, STUDY_UID, dicom_of, jpeg_of, limb, png_of
 from PIL import Image
 from pydicom import Dataset
 
@@ -10,6 +9,7 @@ from fracture_ml.imaging.anatomy import body_part_of, laterality_of, view_of
 from fracture_ml.imaging.deidentify import keyed_hash
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import sha256_of
+from tests.imaging.made_files import SECRET, STUDY_UID, dicom_of, jpeg_of, limb, png_of
 
 
 def test_a_jpeg_tells_its_size_and_who_it_is_by_its_bytes():

@@ -2,11 +2,11 @@ import hashlib
 import io
 
 import numpy as np
-from made_files import jpeg_of, limb
 from PIL import Image
 
 from fracture_ml.imaging.decode import decode
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS, hamming, perceptual_hash, sha256_of
+from tests.imaging.made_files import jpeg_of, limb
 
 
 def distance(one, other):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from made_files import limb
 
 from fracture_ml.core.records import Box
 from fracture_ml.imaging.letterbox import LetterboxGeometry, letterbox
+from tests.imaging.made_files import limb
 
 
 @pytest.mark.parametrize(("height", "width"), [(454, 373), (300, 900), (64, 64), (5, 400)])

@@ -18,23 +18,16 @@ from fracture_ml.stack.program import find_free_ports
 from fracture_ml.stack.s3 import S3Server
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import open_stores
-from fracture_ml.stores.bucket import Bucket, open_bucket
+from fracture_ml.stores.bucket import Bucket
 from tests.plugins.drawn import Access
+from tests.running import bucket_on
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def shared_bucket(s3: S3Server) -> Bucket:
-    opened = open_bucket(
-        name=f"worklist-{uuid.uuid4().hex[:12]}",
-        endpoint_url=s3.endpoint_url,
-        region="us-east-1",
-        access_key=s3.access_key,
-        secret_key=s3.secret_key,
-    )
-    opened.ensure()
-    return opened
+    return bucket_on(s3, f"worklist-{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture
@@ -43,23 +36,17 @@ def bucket(shared_bucket: Bucket) -> Bucket:
     return shared_bucket
 
 
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(
-        database_url="postgresql+psycopg2://unused", s3_bucket="unused", site_secret="a secret of these tests"
-    )
-
-
 @pytest.fixture(scope="session")
 def airflow_page(
-    s3: S3Server, shared_bucket: Bucket, create_database: Callable[[], str], tmp_path_factory
+    s3: S3Server,
+    shared_bucket: Bucket,
+    create_database: Callable[[], str],
+    create_migrated_database: Callable[[], str],
+    tmp_path_factory,
 ) -> Iterator[Access]:
     """Airflow's app with the page's plugin, over an empty fracture database."""
-    from fracture_ml.stores.database import migrate
-
     home = tmp_path_factory.mktemp("airflow")
-    database_url, airflow_url = create_database(), create_database()
-    migrate(database_url)
+    database_url, airflow_url = create_migrated_database(), create_database()
     settings = Settings(
         database_url=database_url,
         s3_bucket=shared_bucket.name,

@@ -104,11 +104,11 @@ def test_a_report_says_what_it_lacks(stores, settings):
     assert len(shown.pictures) == 1
 
 
-def test_without_a_champion_a_report_says_so(stores, settings):
+def test_without_a_champion_a_report_says_so(fresh_stores, settings):
     study = drawn()
-    receive(stores, study)
-    worklist.rank_worklist(stores, settings)
-    words = report_of(stores, settings, study).words
+    receive(fresh_stores, study)
+    worklist.rank_worklist(fresh_stores, settings)
+    words = report_of(fresh_stores, settings, study).words
     assert "AI unavailable" in words and "not scored: it has not been looked at yet." in words
 
 

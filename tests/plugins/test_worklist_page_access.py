@@ -43,6 +43,7 @@ def filled(path: str, page: Access, study: Drawn) -> str:
         .replace("{study_key}", study.study_key)
         .replace("{radiograph_id}", str(item["radiograph_id"]))
         .replace("{version}", str(item["version"]))
+        .replace("{action}", "close")
         .replace("{name}", "worklist.js")
         .replace("{document}", "model_card.html")
     )

@@ -44,17 +44,18 @@ def drawn(**facts) -> Drawn:
 def act(stores: Stores, study: Drawn, action: str, *, row_version: int | None = None, actor: str = "reader") -> dict:
     """As the reader who looks at the item and acts at once, or saw it at `row_version`."""
     row_version = row_version or worklist.item(stores, study.study_key, reader="reader")["row_version"]
-    step = getattr(worklist, action)
-    return step(stores, study.study_key, actor=actor, row_version=row_version, **DETAILS.get(action, {}))
+    seen = {"actor": actor, "row_version": row_version}
+    if action in DETAILS:
+        return getattr(worklist, action)(stores, study.study_key, **seen, **DETAILS[action])
+    return worklist.act(stores, study.study_key, action, **seen)
 
 
-def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_priority(stores, settings):
+def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_priority(fresh_stores, settings):
     study = drawn(scores=(0.9,), ordered=Priority.URGENT)
-    receive(stores, study)
-    if stores.registry.find_champion() is None:
-        worklist.rank_worklist(stores, settings)
-        item = worklist.item(stores, study.study_key, reader="reader")
-        assert (item["priority"], item["ai"], item["score"]) == ("URGENT", "AI unavailable", None)
+    receive(fresh_stores, study)
+    worklist.rank_worklist(fresh_stores, settings)
+    item = worklist.item(fresh_stores, study.study_key, reader="reader")
+    assert (item["priority"], item["ai"], item["score"]) == ("URGENT", "AI unavailable", None)
 
 
 def test_ranking_twice_changes_nothing_the_second_time(stores, settings):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import environment_of, settings_of
 from sqlalchemy import text
 
 from fracture_ml.steps import scoring_run
@@ -27,6 +26,7 @@ from tests.imaging.made_files import (
     png_chunk,
     png_of,
 )
+from tests.running import environment_of, settings_of
 from tests.steps.drawn_backlog import FULL, promote_drawn, receive_drawn
 
 _MAX_GROWTH_MIB = 700

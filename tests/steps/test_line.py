@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import pytest
 from numpy.random import default_rng
 from PIL import Image
-from running import environment_of, settings_of
 
 from fracture_ml.core.errors import BundleMismatch, NoChampion, NotEnoughData, StorageUnavailable
 from fracture_ml.core.recipe import TrainRecipe
@@ -14,21 +13,10 @@ from fracture_ml.steps import ingest, monitor, promote, register, score, scoring
 from fracture_ml.steps.model_card import write_model_card
 from fracture_ml.steps.predict import predict_files
 from fracture_ml.steps.report import counts_table, metrics_table, worklist_table
-from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores.bucket import open_bucket
 
 RECIPE = TrainRecipe(image_size_px=32, epochs=1, batch_size=32).to_json()
-
-
-@pytest.fixture
-def settings(database_url, s3, bucket, tmp_path) -> Settings:
-    return settings_of(environment_of(database_url, s3, bucket, tmp_path), initial_weights="none")
-
-
-@pytest.fixture
-def stores(fresh_stores):
-    return fresh_stores
 
 
 def fill_inbox(stores, folder, *, patients: int):
@@ -129,10 +117,10 @@ def test_the_whole_line_twice_gives_the_same_rows(stores, settings, tmp_path):
     assert snapshot.freeze_snapshot(stores, as_of=datetime.now(UTC)) is None  # nothing is new
 
     assert promote.find_undecided(stores) == version
-    verdict = promote.judge_challenger(stores, version=version)
+    verdict = promote.judge_challenger(stores, settings, version=version)
     card = write_model_card(stores, version)
     stores.bucket.delete(card)  # as after a kill between the verdict and its card
-    assert promote.judge_challenger(stores, version=version) == verdict
+    assert promote.judge_challenger(stores, settings, version=version) == verdict
     assert b"Not judged yet" not in stores.bucket.read(card)
     for _ in range(2):
         promote.promote(stores, version=version, actor="a test", approved=True)

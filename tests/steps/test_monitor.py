@@ -3,21 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
-from running import environment_of, settings_of
 
-from fracture_ml.core.records import EvaluationScore
 from fracture_ml.steps.monitor import MIN_FINAL_READS, live_performance, watch, write_report
 from tests.stores.stored_rows import act, arrival, claim, freeze, list_studies, receive, register, scored
-
-
-@pytest.fixture
-def stores(fresh_stores):
-    return fresh_stores
-
-
-@pytest.fixture
-def settings(database_url, s3, bucket, tmp_path):
-    return settings_of(environment_of(database_url, s3, bucket, tmp_path))
 
 
 def reads(version: int = 1, **counts: int) -> list[dict]:
@@ -51,9 +39,7 @@ def put_on_list(stores, settings, *, images: int, evaluated: float) -> int:
     on the list that it shows as suspicious."""
     views = [arrival(f"old {n}", study_key=f"old {n // 2}", claims=[claim(f"old {n}", "negative")]) for n in range(80)]
     ids = receive(stores, *views, arrival("old positive", claims=[claim("old positive")]))
-    scores = [
-        EvaluationScore(radiograph_id=id_, group_key="", label=int(id_ == ids[-1]), score=evaluated) for id_ in ids
-    ]
+    scores = [(id_, int(id_ == ids[-1]), evaluated) for id_ in ids]
     version = register(stores, freeze(stores), scores=scores).version
     stores.registry.promote(version, actor="a test", reason="a test")
     new = receive(stores, *(arrival(f"new {n}", study_key=f"s{n}") for n in range(images)))

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 from numpy.random import default_rng
 from PIL import Image
-from running import environment_of, settings_of
 
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.steps import ingest
+from tests.running import environment_of, settings_of
 
 
 def test_labels_of_unknown_images_wait_for_them_and_train_nothing(stores, s3, bucket, database_url, tmp_path):

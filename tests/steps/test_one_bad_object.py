@@ -5,27 +5,15 @@ from dataclasses import replace
 import pytest
 from numpy.random import default_rng
 from PIL import Image
-from running import environment_of, settings_of
 from sqlalchemy import text
 
 from fracture_ml.core.errors import DatabaseUnavailable, StorageUnavailable
 from fracture_ml.imaging import facts
 from fracture_ml.steps import ingest
-from fracture_ml.steps.settings import Settings
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import transaction
 from tests.imaging.made_files import bytes_of, dicom_dataset
 from tests.steps.refusing import Refusing
-
-
-@pytest.fixture
-def settings(database_url, s3, bucket, tmp_path) -> Settings:
-    return settings_of(environment_of(database_url, s3, bucket, tmp_path))
-
-
-@pytest.fixture
-def stores(fresh_stores):
-    return fresh_stores
 
 
 def put_images(bucket, tmp_path, *widths: int) -> None:

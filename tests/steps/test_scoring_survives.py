@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from running import Running, bucket_on, environment_of, new_postgres, new_s3, settings_of, start_fracture
 from sqlalchemy import text
 
 from fracture_ml.core.errors import BundleMismatch, NotReconciled
@@ -29,6 +28,16 @@ from fracture_ml.stores import Stores, open_stores
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import connect, migrate, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE
+from tests.running import (
+    OWNER_PASSWORD,
+    Running,
+    bucket_on,
+    environment_of,
+    new_postgres,
+    new_s3,
+    settings_of,
+    start_fracture,
+)
 from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
 from tests.steps.refusing import Refusing
 
@@ -90,7 +99,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ite
     postgres, running_postgres = new_postgres(tmp_path_factory.mktemp("own-postgres"))
     s3, running_s3 = new_s3(tmp_path_factory.mktemp("own-s3"))
     try:
-        url = postgres.url(role="fracture", password="owner-password", database="fracture")
+        url = postgres.url(role="fracture", password=OWNER_PASSWORD, database="fracture")
         migrate(url)
         yield place_of(url, s3, bucket_on(s3, "own"), tmp_path), running_postgres, running_s3
     finally:

@@ -96,7 +96,7 @@ def wait_for_checkpoints(stores, process: ForkServerProcess, wanted: int) -> boo
 
 def step_of_checkpoint(stores, key: str) -> int:
     """How many steps the kept training has made; 0 where none is kept."""
-    checkpoint = train._find(stores, key)
+    checkpoint = stores.bucket.find(key)
     if checkpoint is None:
         return 0
     return torch.load(io.BytesIO(checkpoint[DIGEST_BYTES:]), map_location="cpu", weights_only=True)["step"]

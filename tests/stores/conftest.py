@@ -2,11 +2,10 @@
 
 import pytest
 from sqlalchemy import text
-from stored_rows import arrival, claim, freeze, receive, register
 
-from fracture_ml.core.records import EvaluationScore
 from fracture_ml.stores import Stores, open_stores
 from fracture_ml.stores.database import connect, transaction
+from tests.stores.stored_rows import arrival, claim, freeze, receive, register
 
 
 @pytest.fixture
@@ -35,7 +34,4 @@ def version(stores: Stores) -> int:
     )
     snapshot_id = freeze(stores)
     member = stores.snapshots.members_of(snapshot_id)[1]
-    score = EvaluationScore(
-        radiograph_id=member.radiograph_id, group_key=member.group_key, label=member.label, score=0.25
-    )
-    return register(stores, snapshot_id, scores=[score]).version
+    return register(stores, snapshot_id, scores=[(member.radiograph_id, member.label, 0.25)]).version

@@ -29,7 +29,7 @@ def test_what_is_written_is_read_listed_and_deleted_and_each_may_be_repeated(buc
         bucket.write("other/c", b"")
         bucket.ensure()
     assert bucket.read("inbox/a b/ü.png") == b"bytes"
-    assert bucket.exists("inbox/a b/ü.png") and not bucket.exists("inbox/none")
+    assert bucket.find("inbox/a b/ü.png") is not None and bucket.find("inbox/none") is None
     listed = list(bucket.list("inbox/"))
     assert [(one.key, one.size_bytes) for one in listed] == [("inbox/a b/ü.png", 5)]
     assert listed[0].etag and '"' not in listed[0].etag

@@ -10,12 +10,13 @@ import pytest
 import sqlalchemy
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
-from stored_rows import arrival, ranked, receive
 
 from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
 from fracture_ml.stores import database, open_stores
 from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.radiographs import INGEST_LOCK
+from tests.running import READER_PASSWORD
+from tests.stores.stored_rows import arrival, ranked, receive
 
 _MIGRATIONS = [
     "0001_initial",
@@ -264,7 +265,7 @@ def test_history_cannot_be_rewritten_even_by_its_owner(stores, version):
 
 
 def test_the_reader_takes_no_lock_of_the_product_and_stores_nothing(postgres):
-    url = postgres.url(role="fracture_reader", password="reader-password", database="fracture")
+    url = postgres.url(role="fracture_reader", password=READER_PASSWORD, database="fracture")
     engine = create_engine(url)
     for statement in ("SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_xact_lock(1, 2)", "SELECT lo_create(0)"):
         with pytest.raises(ProgrammingError, match="permission denied"), engine.connect() as connection:

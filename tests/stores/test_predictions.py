@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
-from stored_rows import arrival, receive, register, rejected, scored
 
 from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable
 from fracture_ml.core.records import Box, OperatingPoint
 from fracture_ml.stores.database import transaction
 from fracture_ml.stores.predictions import PredictionRow
+from tests.stores.stored_rows import arrival, receive, register, rejected, scored
 
 
 def due_of(stores, version: int) -> list[int]:

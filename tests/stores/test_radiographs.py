@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stored_rows import act, arrival, claim, freeze, list_studies, ranked, receive, received, sha
 
 from fracture_ml.core.errors import UnknownRadiograph
 from fracture_ml.core.recipe import SplitPlan
 from fracture_ml.core.records import Box, LabelSource, LabelValue, MediaType
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.stores.database import transaction
+from tests.stores.stored_rows import act, arrival, claim, freeze, list_studies, ranked, receive, received, sha
 
 
 def facts(stores, radiograph_id: int):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
 from fracture_ml.core.errors import (
     AlreadyPromoted,
@@ -30,14 +29,13 @@ from fracture_ml.steps.promote import (
     reject,
     roll_back,
 )
+from tests.stores.stored_rows import POINTS, arrival, claim, freeze, receive, received, register, sha
 
 
 def test_a_snapshot_is_frozen_once_and_found_again(stores):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
-    assert stores.snapshots.latest() is None
     snapshot_id = freeze(stores)
     assert freeze(stores) == snapshot_id
-    assert stores.snapshots.latest()["snapshot_id"] == snapshot_id
     found = stores.snapshots.find(snapshot_id)
     assert found["plan"] == SplitPlan().to_json()
     assert found["counts"]["radiographs"] == 2 and set(found["counts"]["splits"]) == {"train", "test"}
@@ -146,7 +144,7 @@ def test_nothing_is_promoted_by_an_approval_that_nobody_gave(stores):
     assert [event["actor"] for event in stores.registry.events_of(version) if event["event"] == "promoted"] == ["gate"]
 
 
-def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores):
+def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores, settings):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b"))
     stores.radiographs.record_labels(received("b.csv"), [claim("b", "negative")])
     version = register_measured(stores)
@@ -154,7 +152,7 @@ def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_froz
     stores.radiographs.record_labels(received("b.csv", "e2"), [])
     told = [claim(key, "absent", patient_key="p") for key in ("a", "b")]
     stores.radiographs.record_labels(received("patients.csv"), told)
-    verdict = judge_challenger(stores, version=version)
+    verdict = judge_challenger(stores, settings, version=version)
     assert not verdict["passed"] and "stands on two sides" in verdict["summary"]
     card = stores.bucket.read("bundles/model_card.md").decode()
     assert "the test figures are void" in card
@@ -212,15 +210,17 @@ def test_a_version_is_undecided_until_it_is_promoted_or_rejected(stores, version
     assert stores.registry.undecided() == [version, second, third]
     stores.registry.promote(version, actor="dr", reason="better")
     assert find_undecided(stores) == third
-    stores.registry.record_event(third, "rejected", actor="dr", reason="worse")
+    stores.registry.reject(third, actor="dr", reason="worse")
     assert stores.registry.undecided() == [second]
     assert find_undecided(stores) is None  # an older one does not come back by itself
 
 
-def test_a_reject_that_comes_after_the_version_was_promoted_fails_and_no_answer_is_only_logged(stores, caplog):
+def test_a_reject_that_comes_after_the_version_was_promoted_fails_and_no_answer_is_only_logged(
+    stores, settings, caplog
+):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
     version, later = register_measured(stores), register_measured(stores)
-    asked = judge_challenger(stores, version=version)["times_promoted"]
+    asked = judge_challenger(stores, settings, version=version)["times_promoted"]
     stores.registry.promote(version, actor="dr", reason="could not wait", approved=True)
 
     def refuse(user: str | None) -> list[str]:
@@ -239,12 +239,12 @@ def test_a_reject_that_comes_after_the_version_was_promoted_fails_and_no_answer_
     assert "it was decided otherwise" in caplog.text
 
 
-def test_what_was_champion_before_it_was_asked_about_can_be_rejected(stores):
+def test_what_was_champion_before_it_was_asked_about_can_be_rejected(stores, settings):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
     version, later = register_measured(stores), register_measured(stores)
     for promoted in (version, later):
         stores.registry.promote(promoted, actor="dr", reason="better")
-    asked = judge_challenger(stores, version=version)["times_promoted"]
+    asked = judge_challenger(stores, settings, version=version)["times_promoted"]
     for _ in range(2):
         record_refusal(stores, version=version, user="a person", times_promoted=asked)
     rejected = [event for event in stores.registry.events_of(version) if event["event"] == "rejected"]
@@ -264,12 +264,10 @@ def test_nobody_s_answer_to_what_was_not_promoted_is_a_rejection(stores):
     assert stores.registry.undecided() == []
 
 
-def test_a_decision_that_is_written_twice_is_one_event_and_another_reason_is_another(stores, version):
-    for reason in ("looks right", "looks right", "second thoughts"):
-        stores.registry.record_event(version, "approved", actor="dr", reason=reason, details={"run": 1})
-    assert [event["event"] for event in stores.registry.events_of(version)] == ["registered", "approved", "approved"]
-    with pytest.raises(NotAllowed, match="use promote or roll_back"):
-        stores.registry.record_event(version, "promoted", actor="dr", reason="a way around")
+def test_a_refusal_that_is_said_twice_is_one_event_and_another_reason_is_another(stores, version):
+    for reason in ("looks wrong", "looks wrong", "second thoughts"):
+        stores.registry.reject(version, actor="dr", reason=reason)
+    assert [event["event"] for event in stores.registry.events_of(version)] == ["registered", "rejected", "rejected"]
 
 
 def test_the_champion_is_the_newest_promotion_and_a_roll_back_goes_one_step_back_each_time(stores, version):
@@ -323,11 +321,11 @@ def test_a_roll_back_whose_model_card_cannot_be_written_has_happened_once(stores
     assert f"Version {first} is the champion; its model card does not say so yet" in caplog.text
 
 
-def test_a_champion_is_judged_against_the_one_that_it_replaced(stores):
+def test_a_champion_is_judged_against_the_one_that_it_replaced(stores, settings):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
     first, second = register_measured(stores), register_measured(stores)
     for version in (first, second):
         promote(stores, version=version, actor="dr", approved=True)
-    judge_challenger(stores, version=second)
+    judge_challenger(stores, settings, version=second)
     (judged,) = [event for event in stores.registry.events_of(second) if event["event"] == "judged"]
     assert judged["details"]["champion"] == first

@@ -7,7 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from stored_rows import (
+
+from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
+from fracture_ml.core.records import BodyPart, OperatingPoint, Verdict
+from fracture_ml.stores import worklist
+from fracture_ml.stores.database import transaction
+from tests.stores.stored_rows import (
     act,
     arrival,
     list_studies,
@@ -15,11 +20,6 @@ from stored_rows import (
     register,
     scored,
 )
-
-from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
-from fracture_ml.core.records import BodyPart, OperatingPoint, Verdict
-from fracture_ml.stores import worklist
-from fracture_ml.stores.database import transaction
 
 
 def events(stores, study_key: str) -> list[str]:
@@ -187,7 +187,7 @@ def test_a_version_waits_for_the_gate_until_it_is_decided_or_a_newer_one_was_jud
     if decided == "promoted":
         registry.promote(version, actor="dr", reason="by hand")
     elif decided == "rejected":
-        registry.record_event(version, "rejected", actor="dr", reason="no")
+        registry.reject(version, actor="dr", reason="no")
     else:
         newer = register(stores, registry.version_of(version).snapshot_id).version
         assert stores.monitoring.stuck(before=tomorrow)["unjudged"] == 2

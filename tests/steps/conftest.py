@@ -1,0 +1,16 @@
+"""A place of each test's own: stores over a database and a bucket, and the settings that lead to both."""
+
+import pytest
+
+from fracture_ml.steps.settings import Settings
+from tests.running import environment_of, settings_of
+
+
+@pytest.fixture
+def stores(fresh_stores):
+    return fresh_stores
+
+
+@pytest.fixture
+def settings(fresh_database_url, s3, bucket, tmp_path) -> Settings:
+    return settings_of(environment_of(fresh_database_url, s3, bucket, tmp_path), initial_weights="none")
