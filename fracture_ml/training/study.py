@@ -13,11 +13,10 @@ risks), and from its second fold on by Wilcoxon's test.
 import itertools
 import logging
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from typing import Any
@@ -46,6 +45,7 @@ from fracture_ml.training.study_result import (
     CUT_OFF,
     StudyResult,
     best_trial,
+    experimental_allowed,
     open_storage,
     queue_again,
     queue_unless_lost_too_often,
@@ -126,125 +126,194 @@ def run_study(
     rows, folds = np.asarray(rows, dtype=np.int64), np.asarray(folds, dtype=np.int64) % plan.folds
     judged = _folds_to_judge_by(labels[rows], folds, plan.folds)
     base_recipe = _studied(plan, base_recipe)
-    grid = _grid_of(plan)
     storage = open_storage(storage_url, heartbeat_s=heartbeat_s, grace_s=grace_s)
     identity = _identity_of(plan, base_recipe, labels, boxes, rows, folds)
     study = _open_study(storage, study_name, plan, base_recipe, identity)
-    pixels = on_device_if_it_fits(pixels, device)
-    begun: list[int] = []  # numbers of the trials that this worker began
-    crashed: list[int] = []  # those of them that an error of their own ended
-
-    def out_of_time() -> bool:
-        return time.monotonic() >= deadline
-
-    def images_in(some_folds: Iterable[int]) -> dict[str, int]:
-        inside = labels[rows[np.isin(folds, list(some_folds))]]
-        return {"positives": int(inside.sum()), "negatives": int(len(inside) - inside.sum())}
-
-    def is_hopeless(trial: optuna.Trial, scores: Mapping[int, float]) -> bool:
-        best = best_trial(study)
-        if best is None:
-            return False
-        both = [fold for fold in scores if fold in best.intermediate_values]
-        own, others = ([of[fold] for fold in both] for of in (scores, best.intermediate_values))
-        return is_behind(plan.metric, own, others, **images_in(both)) or trial.should_prune()
-
-    def score_fold(trial: optuna.Trial, fold: int, recipe: TrainRecipe) -> float:
-        best = best_trial(study) if plan.prune else None
-        best_curve = [] if best is None else best.user_attrs.get(f"{CURVE}{fold}", [])
-        own: list[float] = []
-
-        def on_epoch(record: EpochRecord) -> None:
-            own.append(record.metric(plan.metric))
-            trial.set_user_attr(f"{CURVE}{fold}", own)
-            if on_progress is not None:
-                on_progress(_progress(study, plan, trial.number, fold, record, deadline))
-            if is_left_behind(
-                plan.metric,
-                own,
-                best_curve,
-                epochs=recipe.epochs,
-                warmup_epochs=recipe.warmup_epochs,
-                **images_in([fold]),
-            ):
-                trial.set_user_attr("reason", f"left behind in fold {fold + 1} after epoch {record.epoch}")
-                raise optuna.TrialPruned
-
-        trained = train(
-            pixels,
-            labels,
-            boxes,
-            rows[folds != fold],
-            rows[folds == fold],
-            recipe,
-            device,
-            initial_state=initial_state,
-            on_epoch=on_epoch,
-            should_stop=out_of_time,
-        )
-        if out_of_time() and len(trained.history) < recipe.epochs:
-            raise OutOfTime("The study's time is up.")
-        return trained.best_record.metric(plan.metric)
-
-    def run_next_trial(turn: ExitStack) -> None:
+    tuner = _Tuner(
+        study=study,
+        plan=plan,
+        base_recipe=base_recipe,
+        grid=_grid_of(plan),
+        pixels=on_device_if_it_fits(pixels, device),
+        labels=labels,
+        boxes=boxes,
+        folds=folds,
+        rows=rows,
+        judged=judged,
+        device=device,
+        initial_state=initial_state,
+        on_progress=on_progress,
+        deadline=deadline,
+        grace_s=grace_s,
+    )
+    try:
         try:
-            study.optimize(partial(score_trial, turn), n_trials=1, catch=(OutOfTime,))
+            while not tuner.is_out_of_time():
+                with ExitStack() as turn:
+                    turn.enter_context(_alone(storage))
+                    _give_up_the_dead(storage, study, tuner.grid)
+                    work = _work_left(study, plan)
+                    if work is _Work.OPEN:
+                        _queue_a_cell(study, plan, base_recipe.seed)
+                        tuner.run_next_trial(turn)
+                if work is None:
+                    break
+                if work is _Work.HELD_BY_OTHERS:
+                    time.sleep(min(heartbeat_s, tuner.seconds_left()))
+        finally:
+            tuner.queue_again_what_was_cut_off()
+        return read_result(study, base_recipe)
+    except optuna.exceptions.StorageInternalError as error:
+        raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tuner:
+    """One worker of a study: draws trials, one at a time, and scores each by its folds. The data are as run_study's."""
+
+    study: optuna.Study
+    plan: StudyPlan
+    base_recipe: TrainRecipe
+    grid: Mapping[str, tuple]
+    pixels: Tensor | np.ndarray  # (N, S, S)
+    labels: np.ndarray  # (N,)
+    boxes: np.ndarray  # (N, K, 4)
+    folds: np.ndarray  # (n,), of each row
+    rows: np.ndarray  # (n,)
+    judged: Sequence[int]  # the folds that have both classes
+    device: torch.device
+    initial_state: Mapping[str, Tensor] | None
+    on_progress: Callable[[StudyProgress], None] | None
+    deadline: float  # on the monotonic clock
+    grace_s: int
+    begun: list[int] = field(default_factory=list)  # numbers of the trials that this worker began
+    crashed: list[int] = field(default_factory=list)  # those of them that an error of their own ended
+
+    def is_out_of_time(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    def seconds_left(self) -> float:
+        return max(self.deadline - time.monotonic(), 0.0)
+
+    def run_next_trial(self, turn: ExitStack) -> None:
+        """Draw a trial while it is this worker's turn, which ends then, and score it."""
+        try:
+            self.study.optimize(partial(self._score_trial, turn), n_trials=1, catch=(OutOfTime,))
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # the second one at its last word
-            if crashed:
+            if self.crashed:
                 raise
-            log.warning("Trial %d was silent for %d s and belongs to another worker now.", begun.pop(), grace_s)
+            silent = self.begun.pop()
+            log.warning("Trial %d was silent for %d s and belongs to another worker now.", silent, self.grace_s)
 
-    def score_trial(turn: ExitStack, trial: optuna.Trial) -> float:
-        begun.append(trial.number)
+    def queue_again_what_was_cut_off(self) -> None:
+        """Put those trials of this worker that were cut off back into the queue, with the folds that ended.
+
+        One that crashes whenever it is tried is given up after `RETRIES` times.
+        """
+        for trial in self.study.get_trials(states=(TrialState.FAIL,)):
+            if trial.number in self.crashed:
+                queue_unless_lost_too_often(self.study, trial)
+            elif trial.number in self.begun:
+                queue_again(self.study, trial)
+
+    def _score_trial(self, turn: ExitStack, trial: optuna.Trial) -> float:
+        self.begun.append(trial.number)
         try:
-            return mean_of_folds(turn, trial)
+            return self._mean_of_folds(turn, trial)
         except OutOfTime:
             trial.set_user_attr(CUT_OFF, trial.number)
             raise
         except (*_CUT_OFF, optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError):
             raise
         except Exception as error:
-            crashed.append(trial.number)
+            self.crashed.append(trial.number)
             trial.set_user_attr("reason", f"crashed: {type(error).__name__}")
             raise
 
-    def mean_of_folds(turn: ExitStack, trial: optuna.Trial) -> float:
-        recipe = base_recipe.with_changes(**{name: trial.suggest_categorical(name, grid[name]) for name in grid})
+    def _mean_of_folds(self, turn: ExitStack, trial: optuna.Trial) -> float:
+        cell = {name: trial.suggest_categorical(name, values) for name, values in self.grid.items()}
+        recipe = self.base_recipe.with_changes(**cell)
         turn.close()  # it is drawn: others may
-        scores = dict(study.trials[trial.number].intermediate_values)  # of a trial that was cut off once
-        for fold in judged:
+        scores = dict(self.study.trials[trial.number].intermediate_values)  # of a trial that was cut off once
+        for fold in self.judged:
             if fold in scores:
                 continue
             try:
-                scores[fold] = score_fold(trial, fold, recipe)
+                scores[fold] = self._score_fold(trial, fold, recipe)
             except (TrainingDiverged, OutOfMemory) as error:
                 trial.set_user_attr("reason", str(error))
                 raise optuna.TrialPruned from None
             trial.report(scores[fold], step=fold)
-            if plan.prune and fold != judged[-1] and is_hopeless(trial, scores):
-                trial.set_user_attr("reason", f"behind the best trial over {len(scores)} of {len(judged)} folds")
+            if self.plan.prune and fold != self.judged[-1] and self._is_hopeless(trial, scores):
+                trial.set_user_attr("reason", f"behind the best trial over {len(scores)} of {len(self.judged)} folds")
                 raise optuna.TrialPruned
-        return float(np.mean([scores[fold] for fold in judged]))
+        return float(np.mean([scores[fold] for fold in self.judged]))
 
-    try:
-        try:
-            while not out_of_time():
-                with ExitStack() as turn:
-                    turn.enter_context(_alone(storage))
-                    _give_up_the_dead(storage, study, grid)
-                    work = _work_left(study, plan)
-                    if work is _Work.OPEN:
-                        _queue_a_cell(study, plan, base_recipe.seed)
-                        run_next_trial(turn)
-                if work is None:
-                    break
-                if work is _Work.HELD_BY_OTHERS:
-                    time.sleep(min(heartbeat_s, max(deadline - time.monotonic(), 0.0)))
-        finally:
-            _queue_again(study, begun, crashed)
-        return read_result(study, base_recipe)
-    except optuna.exceptions.StorageInternalError as error:
-        raise DatabaseUnavailable("Postgres went away during the study; run it again, and it goes on.") from error
+    def _score_fold(self, trial: optuna.Trial, fold: int, recipe: TrainRecipe) -> float:
+        """The metric of a network that is trained on the other folds. Raises: optuna.TrialPruned, OutOfTime."""
+        best = best_trial(self.study) if self.plan.prune else None
+        best_curve = [] if best is None else best.user_attrs.get(f"{CURVE}{fold}", [])
+        own: list[float] = []
+
+        def on_epoch(record: EpochRecord) -> None:
+            own.append(record.metric(self.plan.metric))
+            trial.set_user_attr(f"{CURVE}{fold}", own)
+            if self.on_progress is not None:
+                self.on_progress(self._progress(trial.number, fold, record))
+            if is_left_behind(
+                self.plan.metric,
+                own,
+                best_curve,
+                epochs=recipe.epochs,
+                warmup_epochs=recipe.warmup_epochs,
+                **self._images_in([fold]),
+            ):
+                trial.set_user_attr("reason", f"left behind in fold {fold + 1} after epoch {record.epoch}")
+                raise optuna.TrialPruned
+
+        trained = train(
+            self.pixels,
+            self.labels,
+            self.boxes,
+            self.rows[self.folds != fold],
+            self.rows[self.folds == fold],
+            recipe,
+            self.device,
+            initial_state=self.initial_state,
+            on_epoch=on_epoch,
+            should_stop=self.is_out_of_time,
+        )
+        if self.is_out_of_time() and len(trained.history) < recipe.epochs:
+            raise OutOfTime("The study's time is up.")
+        return trained.best_record.metric(self.plan.metric)
+
+    def _is_hopeless(self, trial: optuna.Trial, scores: Mapping[int, float]) -> bool:
+        """scores: of the folds that ended."""
+        best = best_trial(self.study)
+        if best is None:
+            return False
+        both = [fold for fold in scores if fold in best.intermediate_values]
+        own, others = ([of[fold] for fold in both] for of in (scores, best.intermediate_values))
+        return is_behind(self.plan.metric, own, others, **self._images_in(both)) or trial.should_prune()
+
+    def _images_in(self, some_folds: Iterable[int]) -> dict[str, int]:
+        inside = self.labels[self.rows[np.isin(self.folds, list(some_folds))]]
+        return {"positives": int(inside.sum()), "negatives": int(len(inside) - inside.sum())}
+
+    def _progress(self, trial: int, fold: int, record: EpochRecord) -> StudyProgress:
+        ended = self.study.get_trials(deepcopy=False, states=_ENDED)
+        return StudyProgress(
+            trial=trial,
+            fold=fold,
+            folds=self.plan.folds,
+            epoch=record.epoch,
+            epochs=self.plan.epochs,
+            ended=len(ended),
+            best=max((other.value for other in ended if other.state is TrialState.COMPLETE), default=None),
+            seconds_left=self.seconds_left(),
+            metric=self.plan.metric,
+            record=record,
+        )
 
 
 def _folds_to_judge_by(labels: np.ndarray, folds: np.ndarray, count: int) -> list[int]:
@@ -271,8 +340,7 @@ def _open_study(
     storage: RDBStorage, study_name: str, plan: StudyPlan, base_recipe: TrainRecipe, identity: str
 ) -> optuna.Study:
     """The study of this name; where there is none, a new one, whose first trial is queued. Raises: as run_study."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental_allowed():
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=_PRUNE_BELOW_P) if plan.prune else optuna.pruners.NopPruner()
     sampler = optuna.samplers.RandomSampler(base_recipe.seed)  # never asked: every trial is queued with its cell
     options = {"storage": storage, "study_name": study_name, "sampler": sampler, "pruner": pruner}
@@ -366,8 +434,7 @@ def _identity_of(
 
 def _give_up_the_dead(storage: RDBStorage, study: optuna.Study, grid: Mapping[str, tuple]) -> None:
     """Free what dead workers held. Only for whose turn it is: nobody alive is drawing a trial then."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental_allowed():
         optuna.storages.fail_stale_trials(study)  # and queues them again
     half_drawn = [
         trial.number
@@ -413,33 +480,3 @@ def _queue_a_cell(study: optuna.Study, plan: StudyPlan, seed: int) -> None:
     if all(trial.state is not TrialState.WAITING for trial in trials):
         cells = _cells_left(trials, plan)
         study.enqueue_trial(cells[np.random.default_rng([seed, len(trials)]).integers(len(cells))])
-
-
-def _queue_again(study: optuna.Study, begun: Sequence[int], crashed: Sequence[int]) -> None:
-    """Put those trials of this worker that were cut off back into the queue, with the folds that ended.
-
-    One that crashes whenever it is tried is given up after `RETRIES` times.
-    """
-    for trial in study.get_trials(states=(TrialState.FAIL,)):
-        if trial.number in crashed:
-            queue_unless_lost_too_often(study, trial)
-        elif trial.number in begun:
-            queue_again(study, trial)
-
-
-def _progress(
-    study: optuna.Study, plan: StudyPlan, trial: int, fold: int, record: EpochRecord, deadline: float
-) -> StudyProgress:
-    ended = study.get_trials(deepcopy=False, states=_ENDED)
-    return StudyProgress(
-        trial=trial,
-        fold=fold,
-        folds=plan.folds,
-        epoch=record.epoch,
-        epochs=plan.epochs,
-        ended=len(ended),
-        best=max((other.value for other in ended if other.state is TrialState.COMPLETE), default=None),
-        seconds_left=max(deadline - time.monotonic(), 0.0),
-        metric=plan.metric,
-        record=record,
-    )

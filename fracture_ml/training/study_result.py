@@ -48,6 +48,11 @@ class StudyResult:
         return sum(len(curve) for trial in self.trials for curve in trial["fold_curves"].values())
 
 
+def experimental_allowed() -> warnings.catch_warnings:
+    """Meanwhile Optuna does not warn of what it calls experimental."""
+    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120) -> RDBStorage:
     """Optuna's tables. Raises: SchemaMismatch, DatabaseUnavailable."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the progress says more, and a trial cut off is no failure
@@ -57,8 +62,7 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
         "pool_pre_ping": True,
         "connect_args": KEPT_ALIVE | {"options": " ".join(f"-c {name}={value}" for name, value in told.items())},
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental_allowed():
         try:
             # Once more, since of two workers that make the tables at the same moment one fails.
             for attempt in Retrying(stop=stop_after_attempt(2), wait=wait_fixed(0.5), reraise=True):
@@ -78,8 +82,7 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
 
 def queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
     """Queue a trial that failed once more, with the folds that ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental_allowed():
         RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
