@@ -6,7 +6,6 @@ import logging
 import pickle
 import re
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 import sysconfig
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -163,7 +162,7 @@ class Airflow:
         try:
             with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5) as answer:
                 health: dict[str, Any] = json.load(answer)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             return {"api-server": f"no answer: {error}"}
         missing = {}
         if health["metadatabase"]["status"] != "healthy":

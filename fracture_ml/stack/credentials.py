@@ -1,6 +1,5 @@
 """The secrets of one stack: generated once, in a file that only its owner can read."""
 
-import base64
 import json
 import os
 import secrets
@@ -8,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from cryptography.fernet import Fernet
+
 from fracture_ml.core.errors import StackError
 
 
 def _token() -> str:
     return secrets.token_hex(24)  # letters and digits alone: never needs quoting in a URL, a shell or a .env file
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def _secret(make: Callable[[], str] = _token):
@@ -37,7 +34,7 @@ class Credentials:
     site_secret: str = _secret()
     admin_password: str = _secret(lambda: secrets.token_urlsafe(12))
     viewer_password: str = _secret(lambda: secrets.token_urlsafe(12))
-    airflow_fernet_key: str = _secret(_fernet_key)
+    airflow_fernet_key: str = _secret(lambda: Fernet.generate_key().decode())
     airflow_jwt_secret: str = _secret()
     airflow_api_secret: str = _secret()
 

@@ -23,8 +23,8 @@ from fracture_ml.stack import processes
 from fracture_ml.stack.airflow import ADMIN, COMPONENTS, VIEWER
 from fracture_ml.stack.postgres import PostgresServer
 from fracture_ml.stack.program import LOOPBACK, is_free
-from fracture_ml.stack.s3 import S3Server
-from fracture_ml.stack.servers import BUCKET, Servers
+from fracture_ml.stack.s3 import BUCKET, S3Server
+from fracture_ml.stack.servers import Servers
 from fracture_ml.stack.supervision import Supervision
 from fracture_ml.steps.settings import inherited_environment, load_stack_settings
 
@@ -306,7 +306,7 @@ class Stack:
             grid.add_row("worklist", f'{_shown(self.folder / "psql")} -c "TABLE fracture.worklist_open"')
         if self.servers.s3:
             grid.add_row("S3", f"{self.servers.s3.endpoint_url}, bucket {BUCKET}")
-        grid.add_row("settings", f"{_shown(self.servers.settings_file)}")
+        grid.add_row("settings", f"{_shown(self.servers.settings_file.path)}")
         grid.add_row("data, logs", f"{_shown(self.folder)}")
         grid.add_row("DAGs", "off until you switch them on in Airflow, or run `make demo`")
         grid.add_row("stop", "make down")

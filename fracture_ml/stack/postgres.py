@@ -5,16 +5,16 @@ import os
 import pwd
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fracture_ml.core.errors import StackError
-from fracture_ml.stack.program import LOOPBACK, Program
+from fracture_ml.stack.program import LOOPBACK, Program, wait_until
 from fracture_ml.stack.system_user import ensure_system_user, let_pass
 
 SYSTEM_USER = "fracture"  # Postgres refuses to run as root: under root it runs as this user
 SUPERUSER = "postgres"
+OWNER, READER = "fracture", "fracture_reader"  # the product's roles; its database is called as its owner is
 _START_TIMEOUT_S = 30.0
 
 
@@ -98,11 +98,8 @@ class PostgresServer:
 
     def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Return when the server takes connections. Raises: StackError."""
-        deadline = time.monotonic() + timeout_s
-        while not self.is_ready():
-            if time.monotonic() > deadline:
-                raise StackError(f"Postgres does not answer on port {self.port} after {timeout_s:.0f} s.")
-            time.sleep(0.05)
+        sentence = f"Postgres does not answer on port {self.port} after {timeout_s:.0f} s."
+        wait_until(self.is_ready, timeout_s=timeout_s, sentence=sentence)
 
     def run_script(self, script: str, environment: dict[str, str] | None = None) -> None:
         """Run a psql script as superuser in the database `postgres`. Secrets travel in the environment.

@@ -1,9 +1,13 @@
-"""A server as the process manager sees it, and the ports that servers ask for."""
+"""A server as the process manager sees it, the wait for it, and the ports that servers ask for."""
 
 import random
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from fracture_ml.core.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 
@@ -20,6 +24,15 @@ class Program:
     stop_signal: str = "TERM"
     stop_wait_s: int = 10  # then SIGKILL, to its process group
     stop_as_group: bool = False  # whether its children are asked as well
+
+
+def wait_until(ready: Callable[[], bool], *, timeout_s: float, sentence: str) -> None:
+    """Return when `ready` says yes. Raises: StackError: the sentence; it did not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            raise StackError(sentence)
+        time.sleep(0.05)
 
 
 def is_free(port: int) -> bool:

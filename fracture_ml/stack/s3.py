@@ -3,8 +3,6 @@
 import hashlib
 import shutil
 import sysconfig
-import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,8 +15,9 @@ from cryptography.x509.oid import NameOID
 
 from fracture_ml.core.errors import StackError
 from fracture_ml.stack.credentials import write_private
-from fracture_ml.stack.program import LOOPBACK, Program
+from fracture_ml.stack.program import LOOPBACK, Program, wait_until
 
+BUCKET = "fracture"  # the product's, in the embedded server
 PORTS = 8  # S3 itself, and what its parts need to speak to each other
 _START_TIMEOUT_S = 30.0
 _CERTIFICATE_DAYS = 36_500  # it never leaves its folder
@@ -103,16 +102,13 @@ class S3Server:
         try:
             with urllib.request.urlopen(f"{self.endpoint_url}/healthz", timeout=2) as answer:
                 return answer.status == 200
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
     def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Return when the endpoint answers. Raises: StackError."""
-        deadline = time.monotonic() + timeout_s
-        while not self.is_ready():
-            if time.monotonic() > deadline:
-                raise StackError(f"S3 does not answer on port {self.port} after {timeout_s:.0f} s.")
-            time.sleep(0.05)
+        sentence = f"S3 does not answer on port {self.port} after {timeout_s:.0f} s."
+        wait_until(self.is_ready, timeout_s=timeout_s, sentence=sentence)
 
     @property
     def _certificate(self) -> Path:

@@ -1,23 +1,20 @@
-"""Which servers the stack of a data folder has, and the settings file that tells every other command where they are."""
+"""Which servers the stack of a data folder has."""
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from fracture_ml.core.errors import StackError
 from fracture_ml.stack.airflow import Airflow
-from fracture_ml.stack.credentials import Credentials, load_credentials, write_private
-from fracture_ml.stack.postgres import PostgresServer, psql_path
-from fracture_ml.stack.program import LOOPBACK, Program
+from fracture_ml.stack.credentials import Credentials, load_credentials
+from fracture_ml.stack.postgres import OWNER, PostgresServer
+from fracture_ml.stack.program import Program
 from fracture_ml.stack.s3 import PORTS, S3Server
+from fracture_ml.stack.settings_file import SettingsFile
 from fracture_ml.steps.settings import StackSettings
 
-BUCKET = "fracture"
-OWNER, READER = "fracture", "fracture_reader"
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -27,15 +24,7 @@ class Servers:
     def __init__(self, environment: StackSettings):
         self._environment = environment
         self.folder = environment.stack_dir.expanduser().resolve()
-
-    @property
-    def settings_file(self) -> Path:
-        return self.folder / "fracture.env"
-
-    @cached_property
-    def _written(self) -> dict[str, str]:
-        """The lines of the file, as the last `make up` or a person left them."""
-        return {name: value for name, value in dotenv_values(self.settings_file).items() if value}
+        self.settings_file = SettingsFile(self.folder)
 
     @cached_property
     def settings(self) -> StackSettings:
@@ -43,34 +32,9 @@ class Servers:
 
         Raises: InvalidSettings: a wrong line. StackError: S3 lines that are the embedded server's in part.
         """
-        own = self._own_lines(self._written)
-        return self._environment.completed_by({name: self._written[name] for name in self._written.keys() - own})
-
-    def _own_lines(self, lines: dict[str, str]) -> set[str]:
-        """The lines by which `make up` named embedded servers, at whichever port. They make no server external.
-
-        Raises: StackError: S3 lines that are the embedded server's in part.
-        """
-        s3 = self._s3_on(_loopback_port(lines.get("FRACTURE_S3_ENDPOINT_URL", "")))
-        keys = {"FRACTURE_S3_ACCESS_KEY": s3.access_key, "FRACTURE_S3_SECRET_KEY": s3.secret_key}
-        bucket = keys | {"FRACTURE_S3_BUCKET": BUCKET, "FRACTURE_S3_ENDPOINT_URL": s3.endpoint_url}
-        own = {name for name, value in bucket.items() if lines.get(name) == value}
-        if own != bucket.keys():
-            if own & keys.keys():
-                raise StackError(
-                    f"In {self.settings_file}, {' and '.join(sorted(own))} are the embedded S3's and "
-                    f"{' and '.join(sorted(bucket.keys() - own))} are not: replace the former too, or remove all four."
-                )
-            own = set()  # an address on this machine, and a bucket of this name, may be anybody's
-        databases = {
-            "FRACTURE_DATABASE_URL": (OWNER, self.credentials.fracture_database_password),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": ("airflow", self.credentials.airflow_database_password),
-        }
-        for name, (role, password) in databases.items():
-            url = lines.get(name, "")
-            if url == self._postgres_on(_loopback_port(url)).url(role=role, password=password, database=role):
-                own.add(name)
-        return own
+        file = self.settings_file
+        own = file.own_lines(self.credentials, s3_on=self._s3_on, postgres_on=self._postgres_on)
+        return self._environment.completed_by({name: file.lines[name] for name in file.lines.keys() - own})
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -143,69 +107,7 @@ class Servers:
         yield "api-server", "FRACTURE_STACK_UI_PORT", range(self.airflow.port, self.airflow.port + 1)
 
     def write_settings(self) -> None:
-        """Write the variables for every other command, and for the next `make up`; lines that are not ours stay.
-
-        Raises: StackError: another site secret than the one under which the patients are known.
-        """
-        settings = self.settings
-        ours = {
-            "FRACTURE_DATABASE_URL": self.database_url,
-            "FRACTURE_S3_BUCKET": BUCKET if self.s3 else settings.s3_bucket,
-            "FRACTURE_S3_ENDPOINT_URL": self.s3.endpoint_url if self.s3 else settings.s3_endpoint_url,
-            "FRACTURE_S3_REGION": settings.s3_region,
-            "FRACTURE_S3_ACCESS_KEY": self.s3.access_key if self.s3 else _revealed(settings.s3_access_key),
-            "FRACTURE_S3_SECRET_KEY": self.s3.secret_key if self.s3 else _revealed(settings.s3_secret_key),
-            "FRACTURE_SITE_SECRET": self._site_secret(),
-            "FRACTURE_CACHE_DIR": str((settings.cache_dir or self.folder / "cache").expanduser().resolve()),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _revealed(settings.airflow_database_url),
-        }
-        for port in ("stack_ui_port", "stack_postgres_port", "stack_s3_port"):
-            if port in settings.model_fields_set:
-                ours[f"FRACTURE_{port.upper()}"] = str(getattr(settings, port))
-        # On one machine nobody may be there to approve; your own line or variable asks for a person.
-        kept = {"FRACTURE_PROMOTION": "automatic"} | {
-            name: value for name, value in self._written.items() if name not in ours
-        }
-        lines = ["# Written by `make up`, which keeps the lines that you add."]
-        for name, value in (ours | kept).items():
-            if value:
-                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-                lines.append(f"{name}='{escaped}'")
-        write_private(self.settings_file, "\n".join(lines) + "\n")
-        if self.postgres and not settings.database_url:
-            password = self.credentials.reader_database_password
-            entry = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{READER}:{password}\n"
-            write_private(self.folder / "reader.pgpass", entry)
-            audit = f"{LOOPBACK}:{self.postgres.port}:{OWNER}:{OWNER}:{self.credentials.fracture_database_password}\n"
-            write_private(self.folder / "audit.pgpass", audit)
-            self._write_psql("psql", READER, "reader.pgpass", "who may look at the worklist and at nothing else")
-            self._write_psql("psql-audit", OWNER, "audit.pgpass", "for sql/queries; it changes nothing", read_only=True)
-
-    def _write_psql(self, name: str, role: str, passwords: str, purpose: str, *, read_only: bool = False) -> None:
-        options = "PGOPTIONS='-c default_transaction_read_only=on' " if read_only else ""
-        write_private(
-            self.folder / name,
-            f"#!/bin/sh\n# psql as {role}, {purpose}.\n{options}PGPASSFILE='{self.folder}/{passwords}' "
-            f"exec '{psql_path()}' -h {LOOPBACK} -p {self.postgres.port} -U {role} {OWNER} \"$@\"\n",
-            mode=0o700,
+        """Write the settings file. Raises: StackError: as SettingsFile.write."""
+        self.settings_file.write(
+            self.settings, self.credentials, database_url=self.database_url, s3=self.s3, postgres=self.postgres
         )
-
-    def _site_secret(self) -> str:
-        """It never changes: with another one the same patient is another group. Raises: StackError."""
-        asked = _revealed(self.settings.site_secret) or self.credentials.site_secret
-        if asked != self._written.get("FRACTURE_SITE_SECRET", asked):
-            raise StackError(
-                f"FRACTURE_SITE_SECRET is not the one in {self.settings_file}, under which the patients are known: "
-                "unset it, or remove the folder to start from nothing."
-            )
-        return asked
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
-
-
-def _loopback_port(address: str) -> int:
-    """The port of an address on this machine; 0 for any other address."""
-    found = re.search(re.escape(LOOPBACK) + r":(\d+)", address)
-    return int(found[1]) if found else 0
