@@ -30,6 +30,7 @@ from fracture_ml.model.network import build_network
 from fracture_ml.scoring.score import Scorer
 from fracture_ml.scoring.view import view_of
 from fracture_ml.steps.ingest import NEAR_DUPLICATE_BITS
+from fracture_ml.steps.keys import bundle_key
 from fracture_ml.stores import Stores
 from fracture_ml.stores.radiographs import Arrival
 
@@ -127,7 +128,7 @@ def scored(bundle: Bundle, files: Sequence[bytes]) -> list[Scored]:
 def promote(stores: Stores, bundle: Bundle, name: str) -> ModelVersion:
     """Register `bundle` as a new version, so that everything is due again, and make it the champion."""
     content, sha256 = bundle.to_bytes()
-    key = f"models/{sha256[:16]}/bundle.pt"
+    key = bundle_key(sha256)
     stores.bucket.write(key, content)
     snapshot = SnapshotDraft(id=hash_of_json(["benchmark"]), members=())
     stores.snapshots.save(snapshot, SplitPlan(), as_of=datetime.now(UTC))

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from fracture_ml.core.recipe import TrainRecipe
-from fracture_ml.steps.model_card import study_folder
+from fracture_ml.steps import keys
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.training.study_report import draw_study, trials_csv
@@ -34,7 +34,7 @@ def choose_recipe(stores: Stores, settings: Settings, *, tuned: Sequence[dict]) 
             "%s the last one named has the most trials that ended, and counts.",
             ", ".join([*(name for name in results if name != study_name), study_name]),
         )
-    folder = study_folder(study_name)
+    folder = keys.study_folder(study_name)
     stores.bucket.write(f"{folder}/trials.json", json.dumps(result.trials, default=str).encode(), "application/json")
     stores.bucket.write(f"{folder}/trials.csv", trials_csv(result.trials).encode(), "text/csv")
     for name, png in draw_study(storage_url, study_name).items():

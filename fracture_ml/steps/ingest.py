@@ -24,6 +24,7 @@ from fracture_ml.imaging.decode import DecodeLimits
 from fracture_ml.imaging.deidentify import deidentify
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
+from fracture_ml.steps import keys
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.bucket import Bucket
@@ -197,7 +198,7 @@ def _inspect(
         except ObjectWithheld as fault:
             return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
-        object_key = f"radiographs/{facts.sha256[:2]}/{facts.sha256}{_ENDINGS[facts.media_type]}"
+        object_key = keys.radiograph_key(facts.sha256, _ENDINGS[facts.media_type])
         bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))
     except ObjectNotFound:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.core.records import LabelMeaning, Verdict
 from fracture_ml.evaluation.model_card import render
+from fracture_ml.steps import keys
 from fracture_ml.stores import Stores
 
 FIGURES = (
@@ -21,16 +22,6 @@ DOCUMENTS = {"model_card.html": "text/html", "model_card.md": "text/markdown"} |
 }
 
 
-def bundle_folder(bundle_key: str) -> str:
-    """Where a bundle's plots and card are."""
-    return bundle_key.rsplit("/", 1)[0]
-
-
-def study_folder(study_name: str) -> str:
-    """Where a study's table (trials.csv, trials.json) and pictures are."""
-    return f"studies/{study_name}"
-
-
 def write_model_card(stores: Stores, version: int) -> str:
     """Write `model_card.html` and `model_card.md`, anew after each event. Returns the HTML's key.
 
@@ -39,7 +30,7 @@ def write_model_card(stores: Stores, version: int) -> str:
     model = stores.registry.version_of(version)
     snapshot = stores.snapshots.find(model.snapshot_id)
     verdict = stores.registry.last_verdict(version)
-    folder = bundle_folder(model.bundle_key)
+    folder = keys.bundle_folder(model.bundle_key)
     members = stores.snapshots.members_of(model.snapshot_id)
     subgroups = stores.radiographs.subgroups_of([member.radiograph_id for member in members])
     card = {
@@ -59,7 +50,7 @@ def write_model_card(stores: Stores, version: int) -> str:
         "looks_at_the_test_split": stores.snapshots.looks_of(model.snapshot_id),
         "recipe": model.recipe,
         "initial_weights": model.recipe["initial_weights"],
-        "study_folder": model.study_name and study_folder(model.study_name),
+        "study_folder": model.study_name and keys.study_folder(model.study_name),
         "libraries": model.metrics.get("libraries"),
         "heat_map": model.metrics.get("heat_map"),
         "metrics": model.metrics,
@@ -81,7 +72,7 @@ def read_document(stores: Stores, version: int, name: str) -> tuple[bytes, str]:
     """A version's card or plot, and its media type. Raises: UnknownVersion, ObjectNotFound, StorageUnavailable."""
     if name not in DOCUMENTS:
         raise ObjectNotFound(f"There is no such document; there are {', '.join(DOCUMENTS)}.")
-    folder = bundle_folder(stores.registry.version_of(version).bundle_key)
+    folder = keys.bundle_folder(stores.registry.version_of(version).bundle_key)
     return stores.bucket.read(f"{folder}/{name}"), DOCUMENTS[name]
 
 

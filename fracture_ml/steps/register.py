@@ -12,7 +12,8 @@ from fracture_ml.evaluation.metrics import evaluate, interval_in_words, subgroup
 from fracture_ml.evaluation.shortcuts import audit
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
-from fracture_ml.steps.model_card import bundle_folder, write_model_card
+from fracture_ml.steps import keys
+from fracture_ml.steps.model_card import write_model_card
 from fracture_ml.steps.pixels import SnapshotPixels, logits_as_scored, open_pixels
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
@@ -70,7 +71,7 @@ def evaluate_and_register(
     metrics["not_readable"] = data.not_readable_by_split()
 
     for name, png in _figures(scores, labels, bundle).items():
-        stores.bucket.write(f"{bundle_folder(trained['bundle_key'])}/{name}.png", png, "image/png")
+        stores.bucket.write(f"{keys.bundle_folder(trained['bundle_key'])}/{name}.png", png, "image/png")
     version = stores.registry.register(
         snapshot_id=snapshot_id,
         recipe_id=trained["recipe_id"],

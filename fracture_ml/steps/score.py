@@ -13,6 +13,7 @@ from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused,
 from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
+from fracture_ml.steps import keys
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.ingest import decode_limits
 from fracture_ml.steps.patience import patiently
@@ -124,7 +125,7 @@ class _Worker:
 
     def _write_pictures(self, block: int, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
-        folder = f"attention/{self._version}/{block}/"
+        folder = f"{keys.attention_folder(self._version, block)}/"
         # Not even a worker that lost its claim to one that found more has the same first and last radiograph.
         commit = f"{folder}{outcomes[0].radiograph_id}-{outcomes[-1].radiograph_id}"
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]

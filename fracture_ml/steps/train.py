@@ -13,6 +13,7 @@ from fracture_ml.evaluation.metrics import figure_in_words
 from fracture_ml.evaluation.operating_points import choose
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.device import choose_device
+from fracture_ml.steps import keys
 from fracture_ml.steps.context import code_version
 from fracture_ml.steps.initial_weights import initial_weights
 from fracture_ml.steps.pixels import logits_as_scored, open_pixels
@@ -36,7 +37,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     initial_state, weights_used = initial_weights(stores, settings, named)
     chosen = named.with_changes(initial_weights=weights_used)  # before anything is named by it: "auto" may change
     log.info("initial weights: %s", weights_used)
-    folder = f"training/{snapshot_id[:16]}-{chosen.id[:16]}-{code_version().replace('+', '-')}"
+    folder = keys.training_folder(snapshot_id, chosen.id, code_version())
     checkpoint_key = f"{folder}/checkpoint.pt"
     if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
         log.info("already trained: %s", folder)
@@ -82,12 +83,12 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     )
     content, sha256 = bundle.to_bytes()
     history = [record.to_json() for record in trained.history]
-    bundle_key = f"models/{sha256[:16]}/bundle.pt"
+    bundle_key = keys.bundle_key(sha256)
     stores.bucket.write(bundle_key, content)
     stores.bucket.write(f"{folder}/history.json", json.dumps(history).encode(), "application/json")
     for name, picture in (("loss_plot", figures.loss_plot), ("accuracy_plot", figures.accuracy_plot)):
         png = picture(history, best_epoch=trained.best_epoch)
-        stores.bucket.write(f"models/{sha256[:16]}/{name}.png", png, "image/png")
+        stores.bucket.write(f"{keys.bundle_folder(bundle_key)}/{name}.png", png, "image/png")
     result = {
         "recipe_id": chosen.id,
         "bundle_key": bundle_key,

@@ -13,6 +13,7 @@ from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import ModelVersion, OperatingPoints
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.model.network import build_network
+from fracture_ml.steps.keys import bundle_key
 from fracture_ml.stores import Stores
 from tests.stores.stored_rows import arrival, claim, freeze, receive
 
@@ -68,14 +69,15 @@ def promote_drawn(stores: Stores, seed: int = 0, **options) -> ModelVersion:
     """Register a drawn bundle over the radiographs that are there, and make it the champion."""
     bundle = drawn_bundle(seed, **options)
     data, sha256 = bundle.to_bytes()
-    stores.bucket.write(f"models/{sha256[:16]}/bundle.pt", data)
+    key = bundle_key(sha256)
+    stores.bucket.write(key, data)
     snapshot_id = freeze(stores)
     version = stores.registry.register(
         snapshot_id=snapshot_id,
         recipe_id=bundle.recipe.id,
         recipe=bundle.recipe.to_json(),
         study_name=None,
-        bundle_key=f"models/{sha256[:16]}/bundle.pt",
+        bundle_key=key,
         bundle_sha256=sha256,
         metrics={},
         operating_points=bundle.operating_points,

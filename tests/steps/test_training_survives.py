@@ -23,7 +23,7 @@ from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.steps import choose_recipe, ingest, pixels, register, snapshot, train, tune
 from fracture_ml.steps.context import open_configured_bucket, open_context
-from fracture_ml.steps.model_card import study_folder
+from fracture_ml.steps.keys import study_folder
 from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.settings import Settings
 

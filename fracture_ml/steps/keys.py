@@ -1,0 +1,34 @@
+"""The bucket's layout: the key, or the folder of keys, under which each thing of the product lies.
+
+A folder ends without a slash. The inbox, where others put what comes in, is a setting.
+"""
+
+
+def radiograph_key(sha256: str, ending: str) -> str:
+    """Where a de-identified radiograph is. sha256: of what came in, in hex. ending: of its format, with the dot."""
+    return f"radiographs/{sha256[:2]}/{sha256}{ending}"
+
+
+def study_folder(study_name: str) -> str:
+    """Where a study's table (trials.csv, trials.json) and pictures are."""
+    return f"studies/{study_name}"
+
+
+def training_folder(snapshot_id: str, recipe_id: str, code_version: str) -> str:
+    """Where a training's checkpoint, history and result are: the same again for the same data, recipe and code."""
+    return f"training/{snapshot_id[:16]}-{recipe_id[:16]}-{code_version.replace('+', '-')}"
+
+
+def bundle_key(sha256: str) -> str:
+    """Where a bundle is. sha256: of its bytes, in hex."""
+    return f"models/{sha256[:16]}/bundle.pt"
+
+
+def bundle_folder(bundle_key: str) -> str:
+    """Where a bundle's plots and card are."""
+    return bundle_key.rsplit("/", 1)[0]
+
+
+def attention_folder(version: int, block: int) -> str:
+    """Where the heat maps and overlays are that a version drew for a block of radiographs."""
+    return f"attention/{version}/{block}"
