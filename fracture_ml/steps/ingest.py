@@ -25,6 +25,7 @@ from fracture_ml.imaging.deidentify import deidentify
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
 from fracture_ml.steps import keys
+from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.bucket import Bucket
@@ -61,15 +62,6 @@ class Unfetched:
 
     received: ReceivedObject
     fault: ObjectWithheld
-
-
-def decode_limits(settings: Settings) -> DecodeLimits:
-    return DecodeLimits(
-        max_bytes=int(settings.max_object_mib * 2**20),
-        max_pixels=settings.max_pixels,
-        admit_secondary_capture=settings.admit_secondary_capture,
-        admit_for_processing=settings.admit_for_processing,
-    )
 
 
 def ingest_inbox(

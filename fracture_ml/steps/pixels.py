@@ -17,7 +17,7 @@ from fracture_ml.data.boxes import boxes_in_square
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.model.inference import freeze_for_inference
 from fracture_ml.model.network import build_network
-from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.training.loop import predict_logits

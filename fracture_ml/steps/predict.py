@@ -10,7 +10,7 @@ from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Item, Scorer
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.champion import find_scoring_version
-from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 

@@ -15,7 +15,7 @@ from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
 from fracture_ml.steps import keys
 from fracture_ml.steps.bundle import open_bundle
-from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings

@@ -16,7 +16,7 @@ from fracture_ml.core.records import AiPriority, Box, LabelValue, Priority, Work
 from fracture_ml.imaging.decode import decode
 from fracture_ml.scoring.place import place_in_words
 from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_study
-from fracture_ml.steps.ingest import decode_limits
+from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
