@@ -11,6 +11,11 @@ class MediaType(StrEnum):
     JPEG = "image/jpeg"
     DICOM = "application/dicom"
 
+    @property
+    def suffix(self) -> str:
+        """What the name of such a file ends with, with the dot."""
+        return {MediaType.PNG: ".png", MediaType.JPEG: ".jpg", MediaType.DICOM: ".dcm"}[self]
+
 
 class BodyPart(StrEnum):
     """Our own list; DICOM's BodyPartExamined and data sets' words are mapped to it."""

@@ -24,6 +24,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from fracture_ml.core.records import BodyPart, LabelSource, LabelValue, MediaType, Priority
 from fracture_ml.demo.drawing import DrawnRadiograph, draw_study
+from fracture_ml.imaging.png import SIGNATURE, chunk
 
 MANIFEST = "manifest.csv"
 OVERSIZED_SIDE_PX = 20_000
@@ -320,10 +321,9 @@ def _write_study(folder: Path, job: _StudyJob) -> list[_WrittenImage]:
     rng = np.random.default_rng(job.seed)
     drawn = draw_study(rng, body_part=job.body_part, fractured=job.fractured, views=job.views, child=job.person.child)
     (folder / job.folder).mkdir(parents=True, exist_ok=True)
-    suffix = {MediaType.PNG: ".png", MediaType.JPEG: ".jpg", MediaType.DICOM: ".dcm"}[job.media_type]
     images = []
     for number, radiograph in enumerate(drawn):
-        path = f"{job.folder}/IM{number + 1:02d}{suffix}"
+        path = f"{job.folder}/IM{number + 1:02d}{job.media_type.suffix}"
         data = _encode(job, number, radiograph, rng)
         truncated = job.truncate and number == 0
         if truncated:
@@ -462,12 +462,8 @@ def _colour_photograph(rng: np.random.Generator) -> bytes:
 
 def _oversized_png(side_px: int) -> bytes:
     """A valid PNG of side_px x side_px black pixels, one bit each: tens of kilobytes that unpack to far more."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     packer = zlib.compressobj(1)
     rows = bytes(1 + (side_px + 7) // 8) * 100
     packed = b"".join(packer.compress(rows) for _ in range(side_px // 100)) + packer.flush()
     header = struct.pack(">IIBBBBB", side_px, side_px, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")

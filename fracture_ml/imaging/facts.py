@@ -1,5 +1,7 @@
 """What is known of a radiograph from its own bytes, identity already hashed. The object is decoded once."""
 
+import hashlib
+
 from pydicom import Dataset
 
 from fracture_ml.core.records import BodyPart, Priority, RadiographFacts
@@ -8,7 +10,7 @@ from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, read_pictur
 from fracture_ml.imaging.deidentify import age_of, hashed_patient, keyed_hash
 from fracture_ml.imaging.dicom_attributes import text_of
 from fracture_ml.imaging.dicom_pixels import DicomHeader
-from fracture_ml.imaging.fingerprint import perceptual_hash, sha256_of
+from fracture_ml.imaging.fingerprint import perceptual_hash
 
 # Only the perceptual hash needs the pixels, and it needs 64 a side: a large JPEG is decoded at a part of its size. Not
 # below 256: at half the size, one of 75 pairs of near-duplicates is not found any more (docs/LOG.md, 2026-11-25).
@@ -27,7 +29,7 @@ def read_facts(data: bytes, *, site_secret: bytes, limits: DecodeLimits = DEFAUL
         DicomHeader.of(picture.dataset).require_whole_lossless_scan()
     said = {} if picture.dataset is None else _said_by(picture.dataset, site_secret)
     return RadiographFacts(
-        sha256=sha256_of(data),
+        sha256=hashlib.sha256(data).hexdigest(),
         media_type=picture.media_type,
         size_bytes=len(data),
         width_px=picture.width_px,

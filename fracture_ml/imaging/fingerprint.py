@@ -1,6 +1,5 @@
-"""What an image is called: its sha256, and a perceptual hash that survives resizing and recompression."""
+"""The perceptual hash of an image, which survives resizing and recompression."""
 
-import hashlib
 from functools import cache
 
 import numpy as np
@@ -14,11 +13,6 @@ NEAR_DUPLICATE_BITS = 5
 
 _SIDE_PX = 64
 _FREQUENCIES = 16
-
-
-def sha256_of(data: bytes) -> str:
-    """64 hex characters."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:
@@ -36,11 +30,6 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     down, across = np.divmod(np.arange(64), 8)
     signs = coefficients[2 * down + across % 2, 2 * across + (down + 1) % 2] > 0  # (64,)
     return int.from_bytes(np.packbits(signs).tobytes(), "big")
-
-
-def hamming(hash_value: int, others: np.ndarray) -> np.ndarray:
-    """How many bits differ. Args: others: uint64, (N,). Returns: uint8, (N,), 0 to 64."""
-    return np.bitwise_count(others ^ np.uint64(hash_value))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A radiograph becomes a square without being stretched, and places in the square go back to the source."""
+"""A radiograph becomes a square without being stretched, and places in it go with it."""
 
 from dataclasses import dataclass
 
@@ -44,15 +44,6 @@ class LetterboxGeometry:
             self.left_px + min(max((box.x + box.width) * across, 0.0), self.inner_width_px),
             self.top_px + min(max((box.y + box.height) * down, 0.0), self.inner_height_px),
         )
-
-    def to_source(self, x: float, y: float, width: float, height: float) -> Box:
-        """A rectangle of the square, in pixels from its top left corner, as the part of the source that it covers."""
-        across, down = self.width / self.inner_width_px, self.height / self.inner_height_px
-        left = min(max((x - self.left_px) * across, 0.0), self.width)
-        top = min(max((y - self.top_px) * down, 0.0), self.height)
-        right = min(max((x + width - self.left_px) * across, 0.0), self.width)
-        bottom = min(max((y + height - self.top_px) * down, 0.0), self.height)
-        return Box(x=left, y=top, width=right - left, height=bottom - top)
 
 
 def letterbox(pixels: np.ndarray, size_px: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A PNG's structure, read without decoding: is the file whole, how large is the image, and what is only metadata.
+"""A PNG's chunks, written, and read without decoding: is the file whole, how large is the image, what is metadata.
 
 Source: W3C, Portable Network Graphics (third edition).
 """
@@ -19,6 +19,11 @@ _PALETTE = 3
 _WHOLE = ((0, 0, 1, 1),)
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _INFLATE_STEP_BYTES = 1 << 20
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk as it stands in the file: its length, its kind (4 letters), its content, and their sum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class PngStructure:
         """
         inflater, missing = zlib.decompressobj(), self._raw_bytes
         try:
-            for chunk in self._compressed:
-                waiting = chunk
+            for content in self._compressed:
+                waiting = content
                 while waiting and missing > 0 and not inflater.eof:
                     missing -= len(inflater.decompress(waiting, _INFLATE_STEP_BYTES))
                     waiting = inflater.unconsumed_tail

@@ -4,12 +4,11 @@ Source: W3C, Portable Network Graphics (third edition).
 """
 
 import struct
-import zlib
 
 import numpy as np
 from isal import isal_zlib
 
-from fracture_ml.imaging.png import SIGNATURE
+from fracture_ml.imaging.png import SIGNATURE, chunk
 
 _GREY, _PALETTE = 0, 3  # colour types
 
@@ -26,13 +25,9 @@ def png_of(pixels: np.ndarray, palette: bytes | None = None) -> bytes:
     return b"".join(
         [
             SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)),
-            _chunk(b"PLTE", palette) if palette is not None else b"",
-            _chunk(b"IDAT", isal_zlib.compress(rows, 1)),
-            _chunk(b"IEND", b""),
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)),
+            chunk(b"PLTE", palette) if palette is not None else b"",
+            chunk(b"IDAT", isal_zlib.compress(rows, 1)),
+            chunk(b"IEND", b""),
         ]
     )
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

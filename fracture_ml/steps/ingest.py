@@ -18,7 +18,7 @@ from fracture_ml.core.errors import (
     RowRefused,
     UnusableObject,
 )
-from fracture_ml.core.records import MediaType, ReceivedObject
+from fracture_ml.core.records import ReceivedObject
 from fracture_ml.data.labels import claims_of_key, claims_of_label_file, is_label_file
 from fracture_ml.imaging.decode import DecodeLimits
 from fracture_ml.imaging.deidentify import deidentify
@@ -37,7 +37,6 @@ _ROWS_PER_TRANSACTION = 128
 _KEYS_PER_LOOKUP = 1000
 _PROBES = 3  # other objects that are read to tell a refused object from a key without rights
 _SECONDS_BETWEEN_LINES = 5.0
-_ENDINGS = {MediaType.PNG: ".png", MediaType.JPEG: ".jpg", MediaType.DICOM: ".dcm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ def _inspect(
         except ObjectWithheld as fault:
             return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
-        object_key = keys.radiograph_key(facts.sha256, _ENDINGS[facts.media_type])
+        object_key = keys.radiograph_key(facts.sha256, facts.media_type)
         bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))
     except ObjectNotFound:

@@ -3,10 +3,12 @@
 A folder ends without a slash. The inbox, where others put what comes in, is a setting.
 """
 
+from fracture_ml.core.records import MediaType
 
-def radiograph_key(sha256: str, ending: str) -> str:
-    """Where a de-identified radiograph is. sha256: of what came in, in hex. ending: of its format, with the dot."""
-    return f"radiographs/{sha256[:2]}/{sha256}{ending}"
+
+def radiograph_key(sha256: str, media_type: MediaType) -> str:
+    """Where a de-identified radiograph is. sha256: of what came in, in hex."""
+    return f"radiographs/{sha256[:2]}/{sha256}{media_type.suffix}"
 
 
 def study_folder(study_name: str) -> str:

@@ -16,7 +16,7 @@ from fracture_ml.data.labels import claims_of_label_file
 from fracture_ml.demo.dataset import MANIFEST, InboxFacts, write_inbox
 from fracture_ml.imaging.decode import decode
 from fracture_ml.imaging.facts import read_facts
-from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS, hamming, perceptual_hash
+from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS, perceptual_hash
 
 SECRET = b"a secret for tests only"
 
@@ -115,7 +115,7 @@ def test_near_duplicates_are_found_and_nothing_else_is(inbox, decoded):
     linked = {
         frozenset((path, paths[other]))
         for path, value in zip(paths, values, strict=True)
-        for other in np.flatnonzero(hamming(int(value), values) <= NEAR_DUPLICATE_BITS)
+        for other in np.flatnonzero(np.bitwise_count(values ^ value) <= NEAR_DUPLICATE_BITS)
         if paths[other] != path
     }
     assert len(linked) == facts.near_duplicates

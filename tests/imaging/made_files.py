@@ -1,8 +1,6 @@
 """Small files for the imaging tests: drawn limbs as PNG, JPEG and DICOM, in every way that we admit."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import gdcm
@@ -51,10 +49,6 @@ def jpeg_of(image, **options):
         buffer, "JPEG", **{"quality": 90} | options
     )
     return buffer.getvalue()
-
-
-def png_chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def colour_photograph(height=96, width=96):

@@ -17,8 +17,8 @@ from fracture_ml.core.errors import (
 )
 from fracture_ml.core.records import MediaType
 from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff
-from fracture_ml.imaging.png import SIGNATURE
-from tests.imaging.made_files import colour_photograph, dicom_of, jpeg_of, limb, png_chunk, png_of
+from fracture_ml.imaging.png import SIGNATURE, chunk
+from tests.imaging.made_files import colour_photograph, dicom_of, jpeg_of, limb, png_of
 
 
 def test_the_first_bytes_decide_what_an_object_is():
@@ -52,11 +52,11 @@ def test_an_interlaced_png_is_read_and_its_missing_rows_are_found():
     for first_row, first_column, row_step, column_step in adam7:
         lines = limb(51, 45)[first_row::row_step, first_column::column_step]
         rows += b"".join(b"\0" + line.tobytes() for line in lines)
-    header = png_chunk(b"IHDR", (45).to_bytes(4) + (51).to_bytes(4) + bytes([8, 0, 0, 0, 1]))
-    start, end = b"\x89PNG\r\n\x1a\n" + header, png_chunk(b"IEND", b"")
-    assert np.array_equal(decode(start + png_chunk(b"IDAT", zlib.compress(rows)) + end), limb(51, 45))
+    header = chunk(b"IHDR", (45).to_bytes(4) + (51).to_bytes(4) + bytes([8, 0, 0, 0, 1]))
+    start, end = SIGNATURE + header, chunk(b"IEND", b"")
+    assert np.array_equal(decode(start + chunk(b"IDAT", zlib.compress(rows)) + end), limb(51, 45))
     with pytest.raises(Truncated):
-        decode(start + png_chunk(b"IDAT", zlib.compress(rows[:-1])) + end)
+        decode(start + chunk(b"IDAT", zlib.compress(rows[:-1])) + end)
 
 
 def test_transparent_parts_of_a_png_are_black_and_hide_nothing():
@@ -95,7 +95,7 @@ def test_sixteen_bits_in_colour_or_with_transparency_are_refused_and_not_shown_b
     header = struct.pack(">IIBBBBB", deep.shape[1], deep.shape[0], 16, colour_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     with pytest.raises(NotARadiograph, match="16-bit grey"):
-        decode(SIGNATURE + b"".join(png_chunk(kind, content) for kind, content in chunks))
+        decode(SIGNATURE + b"".join(chunk(kind, content) for kind, content in chunks))
 
 
 def test_a_colour_photograph_is_refused_and_a_tinted_or_annotated_radiograph_is_not():
@@ -125,8 +125,8 @@ def test_a_blank_and_a_tiny_picture_are_refused():
 
 
 def test_a_decompression_bomb_is_refused_from_its_header():
-    header = png_chunk(b"IHDR", (60_000).to_bytes(4) + (60_000).to_bytes(4) + bytes([8, 0, 0, 0, 0]))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", bytes(9)) + png_chunk(b"IEND", b"")
+    header = chunk(b"IHDR", (60_000).to_bytes(4) + (60_000).to_bytes(4) + bytes([8, 0, 0, 0, 0]))
+    bomb = SIGNATURE + header + chunk(b"IDAT", bytes(9)) + chunk(b"IEND", b"")
     with pytest.raises(TooLarge):
         decode(bomb)
     jpeg = bytearray(jpeg_of(limb()))
@@ -172,10 +172,10 @@ def test_a_png_that_ends_early_is_truncated_and_one_whose_sums_are_wrong_is_corr
 
 
 def test_a_whole_png_whose_rows_end_early_is_truncated():
-    header = png_chunk(b"IHDR", (64).to_bytes(4) + (64).to_bytes(4) + bytes([8, 0, 0, 0, 0]))
+    header = chunk(b"IHDR", (64).to_bytes(4) + (64).to_bytes(4) + bytes([8, 0, 0, 0, 0]))
     rows = zlib.compress(np.hstack([np.zeros((30, 1), np.uint8), limb(30, 64)]).tobytes())
     with pytest.raises(Truncated):
-        decode(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b""))
+        decode(SIGNATURE + header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
 
 def test_truncation_is_found_whatever_another_library_does_to_pillow(monkeypatch):

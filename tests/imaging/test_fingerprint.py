@@ -1,27 +1,19 @@
-import hashlib
 import io
 
 import numpy as np
 from PIL import Image
 
 from fracture_ml.imaging.decode import decode
-from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS, hamming, perceptual_hash, sha256_of
+from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS, perceptual_hash
 from tests.imaging.made_files import jpeg_of, limb
 
 
 def distance(one, other):
-    return int(hamming(perceptual_hash(one), np.array([perceptual_hash(other)], np.uint64))[0])
+    return (perceptual_hash(one) ^ perceptual_hash(other)).bit_count()
 
 
-def test_sha256_is_of_the_bytes():
-    assert sha256_of(b"radiograph") == hashlib.sha256(b"radiograph").hexdigest()
-
-
-def test_the_hash_has_64_unsigned_bits_and_its_distance_counts_them():
+def test_the_hash_has_64_unsigned_bits():
     assert 0 <= perceptual_hash(limb()) < 2**64
-    others = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
-    assert hamming(0, others).tolist() == [0, 1, 1, 64]
-    assert hamming(2**64 - 1, others).tolist() == [64, 63, 63, 0]
 
 
 def test_a_copy_that_was_resized_recompressed_or_brightened_is_a_near_duplicate():
@@ -40,7 +32,7 @@ def test_a_copy_that_was_resized_recompressed_or_brightened_is_a_near_duplicate(
 def test_different_limbs_are_no_near_duplicates():
     hashes = np.array([perceptual_hash(limb(seed=seed)) for seed in range(40)], np.uint64)
     for place, value in enumerate(hashes):
-        assert np.delete(hamming(int(value), hashes), place).min() > NEAR_DUPLICATE_BITS
+        assert np.delete(np.bitwise_count(hashes ^ value), place).min() > NEAR_DUPLICATE_BITS
 
 
 def test_of_the_real_radiographs_the_same_pictures_are_linked_and_different_ones_hardly_ever(real_data):
@@ -48,11 +40,11 @@ def test_of_the_real_radiographs_the_same_pictures_are_linked_and_different_ones
     hashes, pictures = [], []
     for path in sorted((real_data / "fracatlas" / "images").glob("*/IMG000[01]*.jpg"))[::3]:
         pixels = decode(path.read_bytes(), at_least_px=256)
-        hashes.append(perceptual_hash(pixels))
+        hashes.append(np.uint64(perceptual_hash(pixels)))
         small = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BOX), np.float64).ravel()
         pictures.append((small - small.mean()) / np.linalg.norm(small - small.mean()))
     alike = np.array(pictures) @ np.array(pictures).T
-    near = np.array([hamming(value, np.array(hashes, np.uint64)) for value in hashes]) <= NEAR_DUPLICATE_BITS
+    near = np.bitwise_count(np.bitwise_xor.outer(hashes, hashes)) <= NEAR_DUPLICATE_BITS
     pairs = np.triu_indices(len(hashes), 1)
     assert len(hashes) > 300
     assert np.count_nonzero(near[pairs] & (alike[pairs] < 0.99)) <= 1

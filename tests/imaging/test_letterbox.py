@@ -21,14 +21,14 @@ def test_the_bright_shaft_is_where_the_geometry_says():
     pixels = np.zeros((400, 300), np.uint8)
     pixels[200:240, 90:120] = 255
     rows, columns = np.nonzero(letterbox(pixels, 200) > 127)
-    geometry = LetterboxGeometry.of(300, 400, 200)
-    box = geometry.to_source(columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-    assert (box.x, box.y, box.width, box.height) == pytest.approx((90, 200, 30, 40), abs=2)
+    shaft = LetterboxGeometry.of(300, 400, 200).to_square(Box(x=90, y=200, width=30, height=40))
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == pytest.approx(shaft, abs=1)
 
 
-def test_a_place_in_the_margin_is_clipped_to_the_image():
-    assert LetterboxGeometry.of(100, 200, 50).to_source(0, 0, 50, 50) == Box(x=0, y=0, width=100, height=200)
-    assert LetterboxGeometry.of(100, 200, 50).to_source(0, 0, 5, 5).width == 0
+def test_a_place_beyond_the_image_is_cut_to_it_and_never_lies_in_the_margin():
+    geometry = LetterboxGeometry.of(100, 200, 50)
+    assert geometry.to_square(Box(x=-10, y=-10, width=150, height=300)) == (12, 0, 37, 50)
+    assert geometry.to_square(Box(x=150, y=0, width=10, height=10)) == (37, 0, 37, 2.5)
 
 
 def test_shrinking_is_antialiased():

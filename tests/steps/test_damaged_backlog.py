@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
+from fracture_ml.imaging.png import chunk
 from fracture_ml.steps import scoring_run
 from fracture_ml.steps.ingest import ingest_inbox
 from fracture_ml.steps.score import score_batch
@@ -23,7 +24,6 @@ from tests.imaging.made_files import (
     dicom_of,
     jpeg_of,
     limb,
-    png_chunk,
     png_of,
 )
 from tests.running import environment_of, settings_of
@@ -64,7 +64,7 @@ def animated() -> bytes:
 def bombs() -> list[bytes]:
     """Few bytes that claim, or hold, many pixels."""
     png = png_of(limb(48, 40))
-    claims_much = png[:8] + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)) + png[33:]
+    claims_much = png[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)) + png[33:]
     jpeg = jpeg_of(limb(48, 40))
     frame = jpeg.index(b"\xff\xc0")
     huge_jpeg = jpeg[: frame + 5] + struct.pack(">HH", 65_000, 65_000) + jpeg[frame + 9 :]
