@@ -202,9 +202,13 @@ def predict(
 def worklist(limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
     """The open studies, most urgent first."""
     from fracture_ml.steps.report import worklist_table
+    from fracture_ml.steps.worklist import behind
 
     stores, _ = _context()
     console.print(worklist_table(stores, limit=limit))
+    for step in behind(stores):
+        since = f"since {step['since']:%Y-%m-%d %H:%M} UTC" if step["since"] else "yet"
+        console.print(f"[bold red]{step['what']} {since}.[/]")
 
 
 @app.command()

@@ -109,6 +109,7 @@ class ReceivedObject:
     key: str
     etag: str
     size_bytes: int
+    modified_at: datetime | None = field(default=None, compare=False)  # as the bucket says; None: not known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from fracture_ml.core.records import MediaType
 from fracture_ml.imaging import png
 from fracture_ml.imaging.dicom_attributes import admit, read_dicom
 from fracture_ml.imaging.dicom_pixels import DicomHeader
-from fracture_ml.imaging.dicom_shades import usual_range
+from fracture_ml.imaging.dicom_shades import counts_of, looked_up, usual_range
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 # A pixel is coloured where its channels differ by this much of 255, and a picture is a photograph where this share of
@@ -261,6 +261,7 @@ def _require_grey(channels: np.ndarray) -> None:
 
 def stretched(values: np.ndarray) -> np.ndarray:
     """Whole numbers of 16 bits, over their usual range, as uint8 of the same shape. A constant becomes 0."""
-    counts = np.bincount(values.ravel())
-    low, high = usual_range(np.arange(counts.size, dtype=np.float64), counts)
-    return np.rint(((values - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255)).astype(np.uint8)
+    levels = np.arange(1 << 16)
+    low, high = usual_range(levels.astype(np.float64), counts_of(values, levels.size))
+    table = np.rint(((levels - low) * (255.0 / max(high - low, 1e-9))).clip(0, 255)).astype(np.uint8)
+    return looked_up(table, values)

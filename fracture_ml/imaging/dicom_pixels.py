@@ -19,7 +19,7 @@ from fracture_ml.imaging.dicom_attributes import (
     text_of,
     whole_number,
 )
-from fracture_ml.imaging.dicom_shades import shades_of
+from fracture_ml.imaging.dicom_shades import counts_of, looked_up, shades_of
 from fracture_ml.imaging.jpeg import read_jpeg_structure, require_whole_scan
 
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
@@ -91,14 +91,14 @@ class DicomHeader:
         offsets = stored if low == 0 else stored.astype(np.int32) - low
         values = np.arange(low, high + 1)
         is_padding = self._is_padding(values)
-        counts = np.where(is_padding, 0, np.bincount(offsets.ravel(), minlength=values.size))
+        counts = np.where(is_padding, 0, counts_of(offsets, values.size))
         shades = shades_of(self.dataset, values.astype(np.float64), counts)
         if self.is_inverted:
             shades = 1.0 - shades
         # Rounded first, so that a twin whose shades differ by 1e-16 falls on the same side of a half.
         table = np.rint(np.round(255.0 * np.clip(shades, 0.0, 1.0), 6)).astype(np.uint8)
         table[is_padding] = 0
-        return table[offsets]
+        return looked_up(table, offsets)
 
     def rendered_rgb(self) -> np.ndarray:
         """uint8, (rows, columns, 3), as RGB."""

@@ -67,6 +67,30 @@ class _LookupTable:
         return self.entries[places.astype(np.int64)]
 
 
+def counts_of(values: np.ndarray, size: int) -> np.ndarray:
+    """How many of the whole numbers 0 to size - 1 are in `values`, of any shape: int64, (size,).
+
+    In parts: `bincount` makes eight bytes of each number.
+    """
+    counts = np.zeros(size, dtype=np.int64)
+    for part in _parts_of(values):
+        counts += np.bincount(part.ravel(), minlength=size)
+    return counts
+
+
+def looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`table[values]`, in parts for the same reason: of the table's type and the values' shape."""
+    found = np.empty(values.shape, dtype=table.dtype)
+    for into, part in zip(_parts_of(found), _parts_of(values), strict=True):
+        into[...] = table[part]
+    return found
+
+
+def _parts_of(values: np.ndarray) -> list[np.ndarray]:
+    """Views of its rows, a million or so numbers at a time."""
+    return np.array_split(values, max(1, min(len(values), values.size // 2**20)))
+
+
 def usual_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """The darkest and the brightest of values (V,), in any order, of which so many pixels (V,) are: all but the outer
     0.05 % at each end. A marker of a few pixels is not to make the bone black."""

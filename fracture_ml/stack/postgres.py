@@ -77,6 +77,9 @@ class PostgresServer:
             "unix_socket_directories": "",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A statement that fails is not written into the log, nor its values: names of files are among them.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
         }
         if not self.durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

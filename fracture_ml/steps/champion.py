@@ -3,6 +3,7 @@
 import hashlib
 import logging
 
+from fracture_ml.core.errors import ObjectWithheld
 from fracture_ml.core.records import ModelVersion
 from fracture_ml.stores import Stores
 
@@ -12,7 +13,8 @@ _ALERT = "bundle"
 
 
 def find_scoring_version(stores: Stores) -> ModelVersion | None:
-    """The champion; where its bundle is not what was registered, the newest champion before it whose bundle is.
+    """The champion; where its bundle is not what was registered, or the bucket withholds that object alone, the newest
+    champion before it whose bundle is whole.
 
     A refused bundle opens an alert, which is settled once nothing waits for that bundle any more: it is whole again, or
     people rolled back. Where none is whole, the champion is returned all the same: whoever opens its bundle is refused,
@@ -22,21 +24,27 @@ def find_scoring_version(stores: Stores) -> ModelVersion | None:
     """
     line = stores.registry.line_of_champions()[::-1]
     refused: dict[str, ModelVersion] = {}
-    scoring = None
+    scoring, withheld = None, None
     for version in line:
         if alert_subject(version) in refused:
             continue
-        if bundle_is_whole(stores, version):
+        try:
+            is_whole = bundle_is_whole(stores, version)
+        except ObjectWithheld as fault:  # perhaps of this one object: the next one tells
+            withheld, is_whole = fault, False
+        if is_whole:
             scoring = version
             break
         refused[alert_subject(version)] = version
+    if withheld and not scoring:
+        raise withheld
     if scoring:
         meanwhile = f"version {scoring.version} keeps scoring"
     else:
         meanwhile = "no champion before it has a whole one, and nothing is scored"
     for subject in refused:
         sentence = (
-            f"The bundle of {subject} is not what was registered and is refused; {meanwhile}. "
+            f"The bundle of {subject} is not what was registered, or the bucket withholds it; {meanwhile}. "
             "Restore the bundle from a copy, or roll back."
         )
         log.error("%s", sentence)

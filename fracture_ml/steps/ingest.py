@@ -2,14 +2,15 @@
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from fracture_ml.core.errors import (
+    DatabaseUnavailable,
     FractureError,
     NotReadable,
     NotReconciled,
@@ -21,7 +22,7 @@ from fracture_ml.core.errors import (
 from fracture_ml.core.records import ReceivedObject
 from fracture_ml.data.labels import claims_of_key, claims_of_label_file, is_label_file
 from fracture_ml.imaging.decode import DecodeLimits
-from fracture_ml.imaging.deidentify import deidentify
+from fracture_ml.imaging.deidentify import deidentify, keyed_hash
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
 from fracture_ml.steps import keys
@@ -37,6 +38,12 @@ _ROWS_PER_TRANSACTION = 128
 _KEYS_PER_LOOKUP = 1000
 _PROBES = 3  # other objects that are read to tell a refused object from a key without rights
 _SECONDS_BETWEEN_LINES = 5.0
+_PARTS_AHEAD = 1  # looked at while the one before is recorded
+_MOST_ATTEMPTS = 3  # that a process may be killed in: twice of them with the object alone
+_STOPS_THE_READER = (
+    "Each process that looked at it was killed: it needs more memory than there is, or meets a fault of a decoder. "
+    "Look at it by hand; `fracture ingest --retry stops_the_reader` tries again."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,9 @@ class Unfetched:
     fault: ObjectWithheld
 
 
+Finding = Arrival | Refusal | Vanished | Unfetched
+
+
 def ingest_inbox(
     stores: Stores, settings: Settings, *, threads: int = 4, retry_quarantined: str | None = None
 ) -> dict[str, int]:
@@ -74,6 +84,8 @@ def ingest_inbox(
     Raises:  NotReconciled: an object has no outcome. StorageUnavailable, DatabaseUnavailable: worth a retry; what was
              recorded before stays.
     """
+    secret = settings.site_secret.get_secret_value().encode()
+    stores.radiographs.require_site_secret(keyed_hash(secret, "the site's secret"))
     counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0, kept_apart=0)
     if retry_quarantined:
         counts["retried"] = 0
@@ -110,28 +122,31 @@ def ingest_inbox(
             counts["kept_apart"],
         )
 
+    attempts = stores.radiographs.attempts_of(images)
+    suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
+    for received in attempts.keys() - set(suspects):
+        stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
+        stores.radiographs.end_attempts([received])
+        counts["quarantined"] += 1
     done, last_line = 0, time.monotonic()
-    limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
-    with (
-        ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool,
-        # Closed, it calls off what has not begun: where Postgres went away, nobody fetches the rest for nothing.
-        closing(pool.map(lambda received: _inspect(stores.bucket, received, limits, secret), images)) as findings,
-    ):
-        for chunk in _chunks(findings, _ROWS_PER_TRANSACTION):
-            counts.update(_record(stores, chunk))
-            unfetched += [finding for finding in chunk if isinstance(finding, Unfetched)]
-            done += len(chunk)
+    others = [one for one in images if one not in attempts]
+    with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
+        for part in parts:
+            counts.update(_record(stores, part))
+            unfetched += [finding for finding in part if isinstance(finding, Unfetched)]
+            done += len(part)
             if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
                 log.info("%d of %d images looked at", done, len(images))
                 last_line = time.monotonic()
 
     if unfetched:
         refused = {one.received for one in unfetched}
-        others = [received for received in new if received not in refused]
-        counts["quarantined"] += _set_aside(stores, unfetched, [*known, *others[:_PROBES]])
+        readable = [received for received in new if received not in refused]
+        counts["quarantined"] += _set_aside(stores, unfetched, [*known, *readable[:_PROBES]])
     without_outcome = len(stores.radiographs.unknown_objects(new)) - counts["vanished"]
     if without_outcome:
         raise NotReconciled(f"{without_outcome} of {len(new)} new objects have no outcome; run the ingest again")
+    stores.monitoring.note_done("ingest")
     log.info("ingest: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
     return dict(counts)
 
@@ -178,9 +193,44 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
     return {"labels": 1, "kept_apart": told["kept_apart"]}
 
 
-def _inspect(
-    bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, secret: bytes
-) -> Arrival | Refusal | Vanished | Unfetched:
+def _inspected(
+    stores: Stores, settings: Settings, suspects: list[ReceivedObject], others: list[ReceivedObject], threads: int
+) -> Iterator[list[Finding]]:
+    """What became of each object, in parts, each of which is to be recorded before the next one is asked for.
+
+    A part is written down before it is looked at, and struck off when it is recorded: an object that kills this
+    process, by its size or by a decoder's fault, leaves a trace. `suspects`, which a process that was killed had begun
+    with, are looked at one by one.
+    """
+    limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
+    parts = chain(([one] for one in suspects), _chunks(others, _ROWS_PER_TRANSACTION))
+    looking: deque[tuple[list[ReceivedObject], list[Future[Finding]]]] = deque()
+
+    def settle_first() -> Iterator[list[Finding]]:
+        part, futures = looking[0]
+        yield [future.result() for future in futures]
+        stores.radiographs.end_attempts(part)
+        looking.popleft()
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
+        try:
+            for number, part in enumerate(parts):
+                stores.radiographs.begin_attempts(part)
+                looking.append((part, [pool.submit(_inspect, stores.bucket, one, limits, secret) for one in part]))
+                while len(looking) > (_PARTS_AHEAD if number >= len(suspects) else 0):
+                    yield from settle_first()
+            while looking:
+                yield from settle_first()
+        finally:  # where a server went away nobody fetches the rest for nothing, and no object is to blame
+            for _, futures in looking:
+                for future in futures:
+                    future.cancel()
+            if looking:
+                with suppress(DatabaseUnavailable):
+                    stores.radiographs.end_attempts([one for part, _ in looking for one in part])
+
+
+def _inspect(bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, secret: bytes) -> Finding:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
         limits.require_bytes(received.size_bytes)
@@ -220,7 +270,7 @@ def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:
     )
 
 
-def _record(stores: Stores, findings: list[Arrival | Refusal | Vanished | Unfetched]) -> Counter:
+def _record(stores: Stores, findings: list[Finding]) -> Counter:
     counts: Counter = Counter()
     for finding in findings:
         if isinstance(finding, Refusal):

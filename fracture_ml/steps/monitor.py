@@ -18,7 +18,7 @@ from fracture_ml.stores import Stores
 log = logging.getLogger(__name__)
 
 STUCK_AFTER = timedelta(hours=12)
-QUARANTINE_TOLD_FOR = timedelta(hours=24)
+QUARANTINE_TOLD_FOR = timedelta(days=14)  # nobody's day off makes it go
 MIN_FINAL_READS = 30
 LIVE_DAYS = 90  # of final reads that count
 _STUCK_WORDS = {
@@ -62,7 +62,7 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
 
 def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
     """Raise or settle the alerts of what is so at this hour: overdue studies, work that stands still, no champion,
-    and objects of the last day that could not be used: a radiograph among them is on no list.
+    and objects of the last two weeks that could not be used: a radiograph among them is on no list.
 
     Returns: {"overdue": open studies past their due time, "stuck": {what: how many}}.
     """
@@ -74,7 +74,7 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
         ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
         **{("stuck", name): count and f"{count} {_STUCK_WORDS[name]} for {hours}." for name, count in stuck.items()},
         ("quarantine", "inbox"): quarantined
-        and f"Of the objects of the last 24 hours {quarantined} could not be used, and are on no list: look at "
+        and f"Of the objects of the last 14 days {quarantined} could not be used, and are on no list: look at "
         "fracture.quarantine.",
         ("no_champion", "registry"): unled and "No model is promoted: every study is 'AI unavailable'.",
     }

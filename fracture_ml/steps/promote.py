@@ -1,6 +1,7 @@
 """The gate judges a challenger; a person or a setting promotes it; the history is kept."""
 
 import logging
+import re
 
 from fracture_ml.core.errors import AlreadyPromoted, LeakageFound, NotAllowed, StorageUnavailable
 from fracture_ml.core.recipe import PromotionRule
@@ -13,6 +14,8 @@ from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
+
+_MARKDOWN, _ESCAPED = re.compile(r"([\\`*_\[\]<>])"), r"\\\1"
 
 
 def find_undecided(stores: Stores) -> int | None:
@@ -127,7 +130,7 @@ def _leakage_is_clean(stores: Stores, version: ModelVersion) -> bool:
 
 
 def _summary(version: int, verdict: Verdict) -> str:
-    lines = [f"- {reason}" for reason in verdict.reasons]
+    lines = [f"- {_MARKDOWN.sub(_ESCAPED, reason)}" for reason in verdict.reasons]  # a tag may be in it, of any text
     head = f"**Version {version}: the gate {'passed' if verdict.passed else 'failed'}.**"
     card = f"[Its model card](/fracture-worklist/models/{version}/model_card.html)"
     return "\n".join([head, "", *lines, "", card])

@@ -46,6 +46,7 @@ def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str,
     Raises: NotReconciled: some have none; it names the first of them.
     """
     if version is None:
+        stores.monitoring.note_done("scoring")  # nothing is owed
         return {"radiographs": 0, "scored": 0, "rejected": 0, "missing": 0}
     counts = stores.predictions.reconcile(version, through=through)
     if counts["missing"] and stores.registry.is_withdrawn(version):
@@ -57,5 +58,6 @@ def reconcile(stores: Stores, *, version: int | None, through: int) -> dict[str,
             f"{counts['missing']} of {counts['radiographs']} radiographs have no outcome of version {version}: "
             f"{', '.join(map(str, first))}{', ...' if counts['missing'] > len(first) else ''}; run the scoring again"
         )
+    stores.monitoring.note_done("scoring")
     log.info("version %d: %d radiographs = %d scored + %d that could not be", version, *list(counts.values())[:3])
     return counts

@@ -6,7 +6,7 @@ What leaves here goes to a browser: hashes, facts of images and words; no patien
 import io
 import logging
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from PIL import Image
@@ -33,6 +33,11 @@ AI_WORDS = {
     AiPriority.SUSPICIOUS: "suspicious",
     AiPriority.BELOW: "no finding flagged",
     AiPriority.UNAVAILABLE: "AI unavailable",
+}
+# Longer than the DAGs' schedules: a run may be a long one.
+_HEARD_OF_WITHIN = {
+    "ingest": (timedelta(minutes=40), "No ingest of new radiographs has ended"),
+    "scoring": (timedelta(minutes=150), "No scoring run has ended"),
 }
 _LISTED = (
     *("study_key", "radiograph_id", "body_part", "images", "images_unscored", "ordered_priority"),
@@ -81,7 +86,8 @@ def rank_worklist(
 
 
 def open_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:
-    """The open items, most urgent first; the counts of all of them; the open alerts; and when this was read."""
+    """The open items, most urgent first; the counts of all of them; the open alerts; what has stopped (`behind`, since
+    when); and when this was read."""
     return {
         "items": [
             {**row, "score": None if row["score"] is None else float(row["score"])}  # numeric is text in JSON
@@ -89,8 +95,22 @@ def open_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:
         ],
         "counts": stores.worklist.counts(),
         "alerts": stores.monitoring.open_alerts(),
+        "behind": behind(stores),
         "as_of": datetime.now(UTC),
     }
+
+
+def behind(stores: Stores) -> list[dict[str, Any]]:
+    """The steps without which the list is not up to date, and that nobody has heard of for too long.
+
+    Returns: of each "what", a sentence to be ended, and "since": when it last ended well; None: never.
+    """
+    done, now = stores.monitoring.last_done(), datetime.now(UTC)
+    return [
+        {"what": what, "since": done.get(step)}
+        for step, (within, what) in _HEARD_OF_WITHIN.items()
+        if step not in done or now - done[step] > within
+    ]
 
 
 def finished_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:

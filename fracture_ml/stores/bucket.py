@@ -82,7 +82,12 @@ class Bucket:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 for found in page.get("Contents", ()):
                     if not found["Key"].endswith("/"):  # what consoles write for a folder
-                        yield ReceivedObject(key=found["Key"], etag=found["ETag"].strip('"'), size_bytes=found["Size"])
+                        yield ReceivedObject(
+                            key=found["Key"],
+                            etag=found["ETag"].strip('"'),
+                            size_bytes=found["Size"],
+                            modified_at=found["LastModified"],
+                        )
 
     def delete(self, key: str) -> None:
         """Remove what is under `key`, if anything is. Raises: StorageUnavailable."""

@@ -25,7 +25,7 @@ QUERIES = SQL_FOLDER / "queries"
 
 # SQLSTATE: connection, roll-back of a deadlock, no room or memory, an operator's intervention, a system error.
 _CLASSES_OF_UNAVAILABLE = ("08", "40", "53", "57", "58")
-_CLASSES_OF_ROWS = ("22", "23")  # a value that no column takes, a constraint
+_CLASSES_OF_ROWS = ("22", "23", "54")  # a value that no column takes, a constraint, too long for an index
 _LOCK_NOT_AVAILABLE = "55P03"
 
 

@@ -69,6 +69,16 @@ class MonitoringStore:
         with transaction(self._engine) as connection:
             return rows_of(connection, "monitoring_quarantined", since=since)[0]["quarantined"]
 
+    def note_done(self, step: str) -> None:
+        """This step has done its work to the end, now."""
+        with transaction(self._engine) as connection:
+            connection.execute(query("step_done"), {"step": step})
+
+    def last_done(self) -> dict[str, datetime]:
+        """When each step last did its work to the end; a step that never did is left out."""
+        with transaction(self._engine) as connection:
+            return {row["step"]: row["done_at"] for row in rows_of(connection, "steps_done")}
+
     # --- what is said -----------------------------------------------------------------------------
 
     def save_drift_report(self, day: date, version: int, measures: dict[str, Any]) -> None:

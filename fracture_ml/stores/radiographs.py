@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from fracture_ml.core.errors import UnknownRadiograph
+from fracture_ml.core.errors import InvalidSettings, UnknownRadiograph
 from fracture_ml.core.records import (
     Box,
     Candidate,
@@ -50,6 +50,35 @@ class RadiographStore:
         with transaction(self._engine) as connection:
             known = _known_objects(connection, listed)
         return [received for received in listed if (received.key, received.etag) not in known]
+
+    def require_site_secret(self, fingerprint: str) -> None:
+        """Stop who would hash with another secret than before. The first fingerprint stays. Raises: InvalidSettings."""
+        with transaction(self._engine) as connection:
+            known = rows_of(connection, "site_secret", fingerprint=fingerprint)[0]["fingerprint"]
+        if known != fingerprint:
+            raise InvalidSettings(
+                "FRACTURE_SITE_SECRET is not the one that this database's identities were hashed with: put the old one "
+                "back, or the same patient would be another one."
+            )
+
+    def attempts_of(self, listed: Sequence[ReceivedObject]) -> dict[ReceivedObject, int]:
+        """How often a process began with each of these objects and was killed; those with 0 are left out."""
+        found = {}
+        with transaction(self._engine) as connection:
+            for start in range(0, len(listed), _ROWS_PER_STATEMENT):
+                rows = rows_of(connection, "attempts_of", rows=_keys_of(listed[start : start + _ROWS_PER_STATEMENT]))
+                found |= {(row["object_key"], row["etag"]): row["attempts"] for row in rows}
+        return {one: found[one.key, one.etag] for one in listed if (one.key, one.etag) in found}
+
+    def begin_attempts(self, objects: Sequence[ReceivedObject]) -> None:
+        """These objects are about to be looked at: written down, so that it is known whom a kill befell."""
+        with transaction(self._engine) as connection:
+            connection.execute(query("attempts_begin"), {"rows": _keys_of(objects)})
+
+    def end_attempts(self, objects: Sequence[ReceivedObject]) -> None:
+        """Whoever looked at these objects has survived it."""
+        with transaction(self._engine) as connection:
+            connection.execute(query("attempts_end"), {"rows": _keys_of(objects)})
 
     def record_quarantined(self, received: ReceivedObject, code: str, sentence: str) -> None:
         """The object cannot be used: `code` for machines, `sentence` for people.
@@ -228,7 +257,11 @@ def _insert_radiographs(connection: Connection, arrivals: Sequence[Arrival], nea
     known_clusters = np.frombuffer(packed["clusters"] or b"", dtype=">i8")  # (known,)
     rows = [
         vars(arrival.facts)
-        | {"object_key": arrival.object_key, "perceptual_hash": _as_signed(arrival.facts.perceptual_hash)}
+        | {
+            "object_key": arrival.object_key,
+            "perceptual_hash": _as_signed(arrival.facts.perceptual_hash),
+            "modified_at": arrival.received.modified_at,
+        }
         for arrival in arrivals
     ]
     inserted = rows_of(connection, "radiograph_insert", rows=to_jsonb(rows))

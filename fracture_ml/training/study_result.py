@@ -77,6 +77,11 @@ def open_storage(storage_url: str, *, heartbeat_s: int = 30, grace_s: int = 120)
         except Exception as error:  # SQLAlchemy's and psycopg2's errors, which this room does not know by name
             if "no schema has been selected" in str(error):
                 raise SchemaMismatch(f"The database has no schema {SCHEMA!r}: run `fracture migrate`.") from None
+            if "optuna storage upgrade" in str(error):
+                raise SchemaMismatch(
+                    "The studies' tables are of an older Optuna: run `optuna storage upgrade --storage "
+                    f'"$FRACTURE_DATABASE_URL?options=-csearch_path%3D{SCHEMA}"`, after a back-up.'
+                ) from None
             raise DatabaseUnavailable("Postgres cannot be reached for the study; run it again when it can.") from error
 
 

@@ -39,10 +39,10 @@ JOIN LATERAL (
            coalesce(array_agg(DISTINCT r.body_part ORDER BY r.body_part) FILTER (WHERE r.body_part <> 'unknown'), '{}')
                AS body_parts,
            -- Of a study that was read once, the clock starts with what came after that.
-           coalesce(min(r.received_at) FILTER (WHERE r.received_at > (
+           coalesce(min(r.arrived_at) FILTER (WHERE r.received_at > (
                         SELECT max(e.happened_at) FROM fracture.worklist_event e
                         WHERE e.study_key = w.study_key AND e.event = 'reported')),
-                    min(r.received_at)) AS arrived_at,
+                    min(r.arrived_at)) AS arrived_at,
            count(*) AS images,
            min(r.radiograph_id) AS first_radiograph_id,
            coalesce(jsonb_agg(jsonb_build_array(r.radiograph_id, p.calibrated, p.operating_point)

@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -16,7 +17,8 @@ from fracture_ml.core.errors import (
     Truncated,
 )
 from fracture_ml.core.records import MediaType
-from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff
+from fracture_ml.imaging.decode import DecodeLimits, decode, read_picture, sniff, stretched
+from fracture_ml.imaging.dicom_shades import usual_range
 from fracture_ml.imaging.png import SIGNATURE, chunk
 from tests.imaging.made_files import colour_photograph, dicom_of, jpeg_of, limb, png_of
 
@@ -215,3 +217,15 @@ def test_a_jpeg_is_turned_as_its_exif_says(orientation):
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert np.array_equal(decode(data), expected)
     assert read_picture(data).pixels.shape == (read_picture(data).height_px, read_picture(data).width_px)
+
+
+def test_sixteen_bits_are_stretched_in_little_memory_to_what_they_were_in_much():
+    values = np.random.default_rng(3).integers(900, 40_000, (1500, 2100), dtype=np.uint16)
+    values[0, :9] = 65_535  # a marker
+    tracemalloc.start()
+    found = stretched(values)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < values.size + 20 * 2**20  # one byte a pixel, and a part of it in eight
+    low, high = usual_range(np.arange(1 << 16, dtype=np.float64), np.bincount(values.ravel(), minlength=1 << 16))
+    np.testing.assert_array_equal(found, np.rint(((values - low) * (255.0 / (high - low))).clip(0, 255)))

@@ -82,6 +82,9 @@ def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
     expect(row(opened, BELOW)).to_contain_text("no finding flagged 0.05")
     expect(row(opened, UNAVAILABLE)).to_contain_text("AI unavailable")
     expect(opened.get_by_text("Research use only, not a medical device")).to_be_visible()
+    expect(opened.locator("#behind")).to_contain_text("No ingest of new radiographs has ended yet.")
+    for step in ("ingest", "scoring"):
+        airflow_page.stores.monitoring.note_done(step)
 
     row(opened, URGENT).click()
     expect(row(opened, URGENT)).to_have_attribute("aria-selected", "true")
@@ -118,6 +121,7 @@ def test_a_study_is_looked_at_acknowledged_and_read_with_the_keyboard(
     expect(opened.locator("#study-state")).to_contain_text("Reported")
     expect(opened.locator("#history")).to_contain_text("read: fracture; comment: displaced")
     expect(row(opened, URGENT)).to_have_count(0)
+    expect(opened.locator("#behind")).to_be_hidden()
     opened.screenshot(path=tmp_path / "reported.png")
 
     opened.get_by_role("button", name="Reported, closed").click()

@@ -3,8 +3,10 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import fracture_setup_airflow
 import pytest
 import yaml
 
@@ -79,3 +81,72 @@ def test_every_setting_reaches_the_containers():
 def test_tasks_start_with_the_same_threads_and_memory_in_both():
     found = re.findall(r"^    ((?:GOMP|MALLOC)_\w+): \"?(\w+)", COMPOSE.read_text(), re.MULTILINE)
     assert dict(found) == FOR_TASKS
+
+
+def test_a_gpu_worker_has_a_process_for_each_slot_of_its_pools():
+    """A task that waits in Celery's queue for ten minutes three times is failed by Airflow."""
+    for name in ("worker-cpu", "worker-gpu"):
+        command = yaml.safe_load(COMPOSE.read_text())["services"][name]["command"]
+        slots = sum(slots for slots, _ in fracture_setup_airflow.POOLS.values())
+        assert int(command[command.index("--concurrency") + 1]) == slots
+
+
+def _init(environment: dict[str, str], tmp_path: Path) -> subprocess.CompletedProcess:
+    """The first start's script, with commands that say how they were called."""
+    for name in ("python", "fracture", "airflow"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name}" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    *shell, script = yaml.safe_load(COMPOSE.read_text())["services"]["init"]["command"]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ADMIN_USERNAME": "admin", "ADMIN_EMAIL": "a@b"} | environment
+    return subprocess.run(
+        [*shell, script.replace("$$", "$")], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_first_administrators_password_may_begin_with_a_dash(tmp_path):
+    ended = _init({"AIRFLOW__API__BASE_URL": "https://fracture.example", "ADMIN_PASSWORD": "-Wq"}, tmp_path)
+    assert ended.returncode == 0 and "--password=-Wq" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("address", "ends_with"),
+    [("https://h.example", 0), ("https://h.example:8443/", 0), ("https://h.example/airflow", 1)],
+)
+def test_an_address_with_a_path_is_refused_before_every_task_fails(address, ends_with, tmp_path):
+    ended = _init({"AIRFLOW__API__BASE_URL": address, "ADMIN_PASSWORD": "x"}, tmp_path)
+    assert ended.returncode == ends_with
+    assert ("without a path" in ended.stderr) is bool(ends_with)
+
+
+def test_what_the_server_image_adds_to_airflow_can_be_imported(tmp_path):
+    """The packages of its lock that the development's lacks or has in another version, in a folder of their own."""
+    uv = REPOSITORY / ".venv" / "bin" / "uv"
+    if not uv.exists():
+        pytest.skip("uv is installed by `make install`")
+    here = _pinned("requirements.lock")
+    added = [entry for name, entry in _pinned("requirements-server.lock").items() if here.get(name) != entry]
+    (tmp_path / "added.txt").write_text("\n".join(added))
+    install = [uv, "--no-config", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    install += ["--python", sys.executable, "--target", tmp_path / "added", "--requirement", tmp_path / "added.txt"]
+    subprocess.run(install, check=True, timeout=240)
+    modules = (
+        "airflow.providers.celery.executors.celery_executor_utils",
+        "airflow.providers.fab.auth_manager.fab_auth_manager",
+    )
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "AIRFLOW_HOME": str(tmp_path),
+        "PYTHONPATH": str(tmp_path / "added"),
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    }
+    for module in modules:
+        ended = subprocess.run(
+            [sys.executable, "-c", f"import {module}"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+
+
+def _pinned(lock: str) -> dict[str, str]:
+    """name -> its lines in a lock, hashes included."""
+    entries = re.findall(r"^[a-z0-9][^\n]*(?:\n {4}[^\n]*)*", (REPOSITORY / lock).read_text(), re.MULTILINE)
+    return {re.match(r"[\w.-]+", entry)[0]: entry for entry in entries}

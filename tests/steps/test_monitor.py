@@ -1,11 +1,18 @@
 """Live performance from final reads, and when a person is asked to look."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fracture_ml.core.errors import StorageUnavailable
+from fracture_ml.steps.ingest import ingest_inbox
 from fracture_ml.steps.monitor import MIN_FINAL_READS, live_performance, watch, write_report
-from tests.stores.stored_rows import act, arrival, claim, freeze, list_studies, receive, register, scored
+from fracture_ml.steps.scoring_run import plan_scoring, reconcile
+from fracture_ml.steps.worklist import behind, open_list
+from fracture_ml.stores.bucket import Bucket
+from tests.steps.refusing import Refusing
+from tests.stores.stored_rows import act, arrival, claim, freeze, list_studies, receive, received, register, scored
 
 
 def reads(version: int = 1, **counts: int) -> list[dict]:
@@ -114,3 +121,47 @@ def test_specificity_is_held_against_the_studies_of_the_test_split(stores, setti
     live = write_report(stores, settings, at=datetime.now(UTC))["live"]
     assert live["specificity_urgent"]["value"] == 0.5
     assert len(live_alerts(stores)) == alerts
+
+
+def test_what_could_not_be_used_is_told_until_somebody_can_have_seen_it(stores, settings):
+    friday = datetime.now(UTC)
+    stores.radiographs.record_quarantined(received("inbox/half.png"), "truncated", "The PNG ends early.")
+    for days, told in ((0, True), (3, True), (10, True), (15, False)):
+        watch(stores, at=friday + timedelta(days=days))
+        assert ("quarantine" in {alert["kind"] for alert in stores.monitoring.open_alerts()}) is told
+
+
+def test_steps_that_nobody_hears_of_are_said_on_the_list(stores, settings):
+    assert [(step["what"].split()[1], step["since"]) for step in behind(stores)] == [
+        ("ingest", None),
+        ("scoring", None),
+    ]
+    ingest_inbox(stores, settings)
+    reconcile(stores, **plan_scoring(stores))
+    assert open_list(stores, limit=10)["behind"] == []
+    with stores.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE fracture.step_done SET done_at = done_at - interval '1 hour'")
+    (stopped,) = open_list(stores, limit=10)["behind"]
+    assert stopped["what"] == "No ingest of new radiographs has ended"
+    assert timedelta(minutes=59) < datetime.now(UTC) - stopped["since"] < timedelta(minutes=65)
+
+
+@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("InternalError", 500)])
+def test_a_champion_whose_bundle_the_bucket_withholds_is_stood_in_for(stores, settings, bucket, code, status):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    snapshot_id = freeze(stores)
+    for number in range(2):
+        bucket.write(f"models/{number}/bundle.pt", b"bundle %d" % number)
+        version = register(stores, snapshot_id, bundle=(f"models/{number}/bundle.pt", b"bundle %d" % number)).version
+        stores.registry.promote(version, actor="a test", reason="a test")
+    first, champion = 1, 2
+    withheld = {"models/1/bundle.pt"}
+    guarded = replace(stores, bucket=Bucket(Refusing(bucket._client, code, withheld, status=status), bucket.name))
+    assert plan_scoring(guarded)["version"] == first
+    (alert,) = [alert for alert in stores.monitoring.open_alerts() if alert["kind"] == "bundle"]
+    assert "or the bucket withholds it; version 1 keeps scoring" in alert["sentence"]
+    withheld.add("models/0/bundle.pt")
+    with pytest.raises(StorageUnavailable):  # then it is not the object's fault
+        plan_scoring(guarded)
+    assert plan_scoring(stores)["version"] == champion
+    assert [alert for alert in stores.monitoring.open_alerts() if alert["kind"] == "bundle"] == []

@@ -1,15 +1,21 @@
 """One bad object never stops the rest, however it is bad."""
 
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 from numpy.random import default_rng
 from PIL import Image
+from pydantic import SecretStr
 from sqlalchemy import text
 
-from fracture_ml.core.errors import DatabaseUnavailable, StorageUnavailable
+from fracture_ml.core.errors import DatabaseUnavailable, InvalidSettings, StorageUnavailable
 from fracture_ml.imaging import facts
 from fracture_ml.steps import ingest
+from fracture_ml.steps.context import open_context
+from fracture_ml.steps.settings import Settings
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import transaction
 from tests.imaging.made_files import bytes_of, dicom_dataset
@@ -113,3 +119,62 @@ def test_where_postgres_goes_away_the_rest_of_the_inbox_is_not_fetched(stores, s
     with pytest.raises(DatabaseUnavailable):
         ingest.ingest_inbox(stores, settings, threads=1)
     assert len(looked_at) < 200
+
+
+def _ingest_and_be_killed_by(key: str, settings: Settings) -> None:
+    """In a process of its own: an object that ends whoever looks at it, as one does that takes all memory."""
+    look = ingest._inspect
+
+    def looked_at(bucket, received, *given):
+        if received.key == key:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return look(bucket, received, *given)
+
+    ingest._inspect = looked_at
+    ingest.ingest_inbox(open_context(settings), settings)
+
+
+def test_an_object_that_kills_its_reader_is_set_aside_and_the_others_are_taken_in(stores, settings, bucket, tmp_path):
+    put_images(bucket, tmp_path, *range(64, 72))
+    ended_by = []
+    for _ in range(5):
+        process = multiprocessing.get_context("spawn").Process(
+            target=_ingest_and_be_killed_by, args=("inbox/66.png", settings)
+        )
+        process.start()
+        process.join(120)
+        ended_by.append(process.exitcode)
+    assert ended_by == [-signal.SIGKILL] * 3 + [0, 0]
+    assert quarantined(stores) == {"inbox/66.png": "stops_the_reader"}
+    assert stores.radiographs.counts()["radiographs"] == 7
+    counts = ingest.ingest_inbox(stores, settings, retry_quarantined="stops_the_reader")
+    assert (counts["retried"], counts["radiograph"]) == (1, 1) and quarantined(stores) == {}
+
+
+def test_servers_that_go_away_are_no_objects_fault_however_often(stores, settings, bucket, tmp_path, monkeypatch):
+    put_images(bucket, tmp_path, *range(64, 70))
+    for _ in range(5):
+        with monkeypatch.context() as patch, pytest.raises(StorageUnavailable):
+            patch.setattr(bucket, "read", lambda key: (_ for _ in ()).throw(StorageUnavailable("away")))
+            ingest.ingest_inbox(stores, settings)
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 6
+    assert quarantined(stores) == {}
+
+
+def test_a_name_too_long_for_an_index_stops_no_ingest(stores, settings, bucket, tmp_path):
+    put_images(bucket, tmp_path, 64)
+    long = default_rng(0).bytes(4000).hex()
+    bucket.write("inbox/long.csv", f"object_key,label\n{long}.png,1\n".encode())
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 1
+    assert quarantined(stores) == {"inbox/long.csv": "internal_error"}
+
+
+def test_another_site_secret_is_refused_before_it_makes_two_patients_of_one(stores, settings, bucket, tmp_path):
+    put_images(bucket, tmp_path, 64, 65)
+    ingest.ingest_inbox(stores, settings)
+    put_images(bucket, tmp_path, 66)
+    other = settings.model_copy(update={"site_secret": SecretStr("another secret of this site")})
+    with pytest.raises(InvalidSettings, match="put the old one back"):
+        ingest.ingest_inbox(stores, other)
+    assert stores.radiographs.counts()["received"] == 2
+    assert ingest.ingest_inbox(stores, settings)["radiograph"] == 1

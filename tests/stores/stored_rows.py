@@ -99,17 +99,23 @@ _code_versions = (f"code-{number}" for number in itertools.count())
 
 
 def register(
-    stores: Stores, snapshot_id: str, *, code_version: str | None = None, scores=(), metrics=None
+    stores: Stores,
+    snapshot_id: str,
+    *,
+    code_version: str | None = None,
+    scores=(),
+    metrics=None,
+    bundle=("bundles/one", b"bundle"),
 ) -> ModelVersion:
-    """Register a drawn version, a new one unless `code_version` repeats."""
+    """Register a drawn version, a new one unless `code_version` repeats. bundle: its key and bytes."""
     recipe = TrainRecipe()
     return stores.registry.register(
         snapshot_id=snapshot_id,
         recipe_id=recipe.id,
         recipe=recipe.to_json(),
         study_name="study",
-        bundle_key="bundles/one",
-        bundle_sha256=sha("bundle"),
+        bundle_key=bundle[0],
+        bundle_sha256=hashlib.sha256(bundle[1]).hexdigest(),
         metrics=metrics or {"auroc": {"value": 0.9, "low": float("nan")}},
         operating_points=POINTS,
         code_version=code_version or next(_code_versions),

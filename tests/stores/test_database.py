@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
@@ -28,6 +28,7 @@ _MIGRATIONS = [
     "0007_body_parts",
     "0008_told_labels",
     "0009_clusters",
+    "0010_watched",
 ]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
 
@@ -271,3 +272,15 @@ def test_the_reader_takes_no_lock_of_the_product_and_stores_nothing(postgres):
         with pytest.raises(ProgrammingError, match="permission denied"), engine.connect() as connection:
             connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+def test_a_statement_that_fails_leaves_no_name_of_a_file_in_the_servers_log(stores, postgres):
+    with pytest.raises(DatabaseRefused), transaction(stores.engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO fracture.received_object (object_key, etag, size_bytes, outcome) VALUES (:key, '', 1, '?')"
+            ),
+            {"key": "inbox/DOE_JOHN_19500101_knee.dcm"},
+        )
+    said = (postgres.folder / "postgres.log").read_text()
+    assert "received_object_outcome_check" in said and "DOE_JOHN" not in said

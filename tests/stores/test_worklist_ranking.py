@@ -73,7 +73,7 @@ def test_another_champion_ranks_open_studies_anew_and_leaves_what_was_read(store
         "dr a",
     )
     assert events(stores, "open") == ["listed", "acknowledged", "re-ranked"]
-    assert item["images"][0]["prediction"]["probability"] == pytest.approx(0.9)
+    assert item["images"][0]["prediction"]["calibrated"] == pytest.approx(0.9)
     assert stores.worklist.studies_to_rank(version) == []
     late = next(one for one in stale if one.study_key == "open")
     assert stores.worklist.save_items([replace(late, study_key="read", radiograph_id=read)]) == 0
@@ -309,3 +309,20 @@ def test_a_corrected_body_part_reaches_the_list(stores):
         connection.execute(text("UPDATE fracture.radiograph SET body_part = 'hand'"))
     list_studies(stores)
     assert stores.worklist.item_of("s")["body_parts"] == ["hand"]
+
+
+def test_people_wait_since_the_object_came_into_the_bucket_unless_it_is_an_archive(stores):
+    now = datetime.now(UTC)
+    came = {
+        "outage": now - timedelta(hours=10),
+        "archive": now - timedelta(days=400),
+        "clock": now + timedelta(hours=1),
+    }
+    for name, moment in came.items():
+        one = arrival(name, study_key=name, ordered_priority=Priority.STAT)
+        receive(stores, replace(one, received=replace(one.received, modified_at=moment)))
+    receive(stores, arrival("not said", study_key="not said"))
+    arrived = {study.study_key: study.arrived_at for study in stores.worklist.studies_to_rank(None)}
+    assert arrived["outage"] == came["outage"]  # a STAT study of then is overdue as it is listed
+    for name in ("archive", "clock", "not said"):
+        assert abs(arrived[name] - now) < timedelta(minutes=5)

@@ -163,6 +163,9 @@ function drawTop() {
       element("span", { className: word === "overdue" && number ? "overdue" : "" }, element("b", { text: number }), ` ${word}`),
     ),
   );
+  const stopped = open.behind.map(({ what, since }) => `${what} ${since ? `since ${clock(since)}` : "yet"}.`);
+  byId("behind").textContent = `${stopped.join(" ")} What is new may be missing here: is Airflow at work?`;
+  byId("behind").hidden = stopped.length === 0;
   const alerts = byId("alerts");
   alerts.hidden = open.alerts.length === 0;
   alerts.querySelector("summary").textContent = count(open.alerts.length, "open alert");
