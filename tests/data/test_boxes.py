@@ -35,14 +35,16 @@ def test_boxes_are_shares_of_the_letterboxed_square_whatever_its_size():
 
 
 def test_a_box_is_cut_to_its_image_and_one_that_lies_beside_it_is_none():
-    over, beside, flat = (
-        Box(x=-50, y=-50, width=150, height=150),
+    over = Box(x=-50, y=-50, width=150, height=150)
+    none = (
         Box(x=500, y=0, width=10, height=10),
+        Box(x=0, y=500, width=10, height=10),
         Box(x=5, y=5, width=0, height=9),
+        Box(x=5, y=5, width=9, height=0),
     )
-    (square,) = boxes_in_square([(1, (over, beside, flat), 200, 200)])
+    (square,) = boxes_in_square([(1, (over, *none), 200, 200)])
     assert square == pytest.approx(np.array([[0, 0, 0.5, 0.5]]))
-    assert boxes_in_square([(1, (beside, flat), 200, 200)]).tolist() == [[list(WHOLE)]]
+    assert boxes_in_square([(1, none, 200, 200)]).tolist() == [[list(WHOLE)]]
 
 
 def test_a_fracture_that_nobody_drew_may_be_anywhere_and_an_image_without_one_has_no_box():

@@ -76,6 +76,13 @@ def test_a_mura_folder_labels_its_study_as_abnormal_and_names_nobody():
     assert "Line 2, column 2" in refusal(lists + lists.replace(",1", ",0"), "MURA-v1.1/train_labeled_studies.csv")
 
 
+@pytest.mark.parametrize("part", ["elbow", "forearm", "hand", "humerus", "shoulder", "wrist"])
+def test_a_mura_region_is_the_body_part_of_its_name(part):
+    key = f"MURA-v1.1/valid/XR_{part.upper()}/patient11185/study1_negative/image1.png"
+    (claim,) = claims_of_key(key, site_secret=SECRET)
+    assert (claim.body_part, claim.value) == (BodyPart(part), LabelValue.NEGATIVE)
+
+
 def test_csv_and_json_are_label_files_whatever_their_case():
     assert is_label_file("a/b.CSV") and is_label_file("b.json")
     assert not is_label_file("a.png") and not is_label_file("csv/a")
@@ -108,6 +115,29 @@ def test_a_manifest_row_carries_everything_that_it_says():
         laterality="L",
         view="lateral",
     )
+
+
+def test_what_a_manifest_row_does_not_say_is_not_made_up():
+    (claim,) = read("object_key,label,study_key\na.png,0,S-1\n")
+    assert claim == LabelClaim(
+        subject_kind="object_key",
+        subject="inbox/clinic/a.png",
+        value=LabelValue.NEGATIVE,
+        source=LabelSource.DATASET,  # which any reader's word outranks
+        meaning="fracture",
+        study_key=keyed_hash(SECRET, "S-1"),
+    )
+
+
+def test_words_of_a_manifest_are_taken_for_what_they_mean():
+    rows = ["object_key,label,meaning,laterality,hardware,labelled_at", "a.png,yes,Abnormal,right,no,2026-03-01T08:30"]
+    rows += ["b.png,no,,B,yes,2026-03-01T08:30+02:00", "c.png,uncertain,fracture,R,,"]
+    first, second, third = read("\n".join(rows))
+    assert (first.value, first.meaning, first.laterality, first.hardware) == ("positive", "abnormal", "R", False)
+    assert (second.value, second.meaning, second.laterality, second.hardware) == ("negative", "fracture", "B", True)
+    assert (third.value, third.laterality, third.hardware, third.labelled_at) == ("uncertain", "R", None, None)
+    assert first.labelled_at == datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
+    assert second.labelled_at == datetime(2026, 3, 1, 6, 30, tzinfo=UTC)
 
 
 def test_a_key_is_absolute_or_below_the_manifests_folder():
@@ -162,6 +192,8 @@ def test_thousands_of_rows_are_read():
         ("a.png,,,,,,up,1,,,,,,,", "Line 3, column laterality"),
         ("a.png,,,,,,,1,,,,1,2,,4", "Line 3, column box_w"),
         ("a.png,,,,,,,1,,,,1,nan,3,4", "Line 3, column box_y"),
+        ("a.png,,,,,,,1,,,,-1,2,3,4", "Line 3, column box_x"),
+        ("a.png,,,,,,,1,,,,1,2,3,0", "Line 3, column box_h"),
         (",12ab,,,,,,1,,,,,,,", "Line 3, column object_key or sha256"),
         ("a.png,,,1", "Line 3 has 4 cells for 15 columns"),
         ('a.png,,"x,,,,,1,,,,,,,', "Line 3 is not CSV"),
@@ -201,6 +233,8 @@ def test_fracatlas_rows_speak_of_files_below_their_folder():
         True,
     )
     assert (two.value, two.body_part, two.view, two.hardware) == (LabelValue.NEGATIVE, BodyPart.MIXED, None, False)
+    (several,) = read(FRACATLAS + "IMG3.jpg,0,1,0,0,1,0,0,0,0,0,0,0\n", "dataset.csv")
+    assert (several.body_part, several.scope) == (BodyPart.MIXED, "")  # of several, only one has a column of its own
     assert "Line 2, column fractured" in refusal(FRACATLAS + "IMG1.jpg,0,1,0,0,0,1,1,2,2,1,1,0\n", "dataset.csv")
 
 

@@ -121,6 +121,13 @@ def test_what_is_left_out_is_counted_by_its_reason():
     }
 
 
+def test_of_two_that_belong_together_the_one_that_came_first_stays():
+    here, there = _groups_at_two_places()
+    later = _candidate(2, there, patient_key="p")
+    first = replace(_candidate(1, here, patient_key="p"), sha256="f" * 64)  # which of them sorts first tells nothing
+    assert [member.radiograph_id for member in draft_snapshot([later, first], PLAN).members] == [1]
+
+
 def test_two_near_duplicates_of_a_picture_that_is_no_candidate_are_near_duplicates():
     here, there = _groups_at_two_places()
     absent = "f" * 64
@@ -206,6 +213,13 @@ def test_what_is_missing_for_training_is_said_in_a_sentence():
         require_trainable([], 3)
     with pytest.raises(NotEnoughData, match="The test split is empty"):
         require_trainable(_members(*(row for row in whole if row[2] is not Split.TEST)), 3)
+    with pytest.raises(NotEnoughData, match="The validation split is empty"):
+        require_trainable(_members(*whole[2:]), 3)
+    with pytest.raises(NotEnoughData, match="The training split has 3 patients or studies for 4 folds"):
+        require_trainable(_members(*whole[:4], *((f"g{n // 2}", n % 2, Split.TRAIN, n // 2) for n in range(6))), 4)
+    with pytest.raises(NotEnoughData, match="Fold 0 of 2 leaves too little"):  # nothing but negatives to train on
+        in_one_fold = [("g0", 1, Split.TRAIN, 0), ("g1", 0, Split.TRAIN, 0), ("g2", 0, Split.TRAIN, 1)]
+        require_trainable(_members(*whole[:4], *in_one_fold), 2)
     with pytest.raises(NotEnoughData, match="All 5 radiographs of the train split are negative: add positive"):
         require_trainable(_members(*whole[:4], *((f"g{n}", 0, Split.TRAIN, n) for n in range(5))), 5)
     with pytest.raises(NotEnoughData, match="6 patients or studies for 7 folds"):

@@ -60,3 +60,12 @@ def test_the_bins_hold_every_score_and_give_the_calibration_error():
     assert sum(row["n"] for row in bins) == 4
     by_hand = sum(row["n"] * abs(row["mean_score"] - row["share_positive"]) for row in bins) / 4
     assert calibration_error(scores, labels, np.ones((1, 4)))[0] == pytest.approx(by_hand)
+
+
+def test_a_weighted_calibration_error_is_that_of_the_images_repeated_and_errors_of_two_bins_do_not_cancel():
+    scores, labels = np.array([0.1, 0.15, 0.9]), np.array([1, 0, 0])
+    assert calibration_error(scores[[0, 2]], labels[[0, 2]], np.ones((1, 2)))[0] == pytest.approx(0.9)
+    counts = np.array([3, 1, 4])
+    repeated = [np.repeat(part, counts) for part in (scores, labels)]
+    weighted, plain = calibration_error(scores, labels, counts[None]), calibration_error(*repeated, np.ones((1, 8)))
+    assert weighted[0] == pytest.approx(plain[0])

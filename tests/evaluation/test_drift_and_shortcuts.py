@@ -26,11 +26,36 @@ def test_few_images_are_not_enough_data_and_not_known_values_do_not_count():
     assert row == {
         "n_reference": 500, "n_current": 49, "psi": None, "ks": None, "p_value": None, "level": "not enough data"
     }  # fmt: skip
+    assert summarise({"score": generator.random(49)}, BEFORE)["score"]["level"] == "not enough data"
 
 
 def test_psi_of_two_halves_by_hand():
     before, now = np.array([0] * 50 + [1] * 50), np.array([0] * 20 + [1] * 80)
     assert psi(before, now) == pytest.approx((0.2 - 0.5) * np.log(0.4) + (0.8 - 0.5) * np.log(1.6))
+
+
+def test_numbers_are_cut_at_the_quantiles_of_what_was_before():
+    before, now = np.arange(100.0), np.full(60, 1000.0)
+    by_hand = 9 * (1e-4 - 0.1) * np.log(1e-4 / 0.1) + (1 - 0.1) * np.log(1 / 0.1)
+    assert psi(before, now) == pytest.approx(by_hand)
+    assert summarise({"score": before}, {"score": now})["score"]["psi"] == pytest.approx(by_hand)
+
+
+def test_a_shift_is_called_by_its_size_where_it_is_no_chance():
+    rng = np.random.default_rng(10)
+
+    def row(n_before: int, n_now: int, shift: float) -> dict:
+        return summarise({"score": rng.normal(size=n_before)}, {"score": rng.normal(shift, size=n_now)})["score"]
+
+    few = row(60, 60, 0.0)
+    assert few["psi"] > 0.1 and few["level"] == "stable", "sixty images differ so much by chance"
+    small = row(20_000, 20_000, 0.1)
+    assert small["p_value"] < 0.01 and small["level"] == "stable", "certain, and of no size"
+    sure_enough, not_sure = row(150, 150, 0.4), row(150, 150, 0.2)
+    assert 1e-4 < sure_enough["p_value"] < 0.01 and sure_enough["level"] != "stable"
+    assert 0.01 < not_sure["p_value"] and not_sure["psi"] > 0.1 and not_sure["level"] == "stable"
+    assert row(5000, 5000, 0.4)["level"] == "moderate"
+    assert row(5000, 5000, 1.0)["level"] == "large"
 
 
 @pytest.mark.parametrize("now", [8, 16])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,10 @@ def test_sensitivity_bought_with_a_lower_threshold_shows_its_price():
     check = verdict_of(scores_of_a_model(), scores_of_a_model(), points=cheap).measures["checks"]["sensitivity"]
     assert check["challenger"] == 1.0
     assert check["challenger_specificity"] == 0.0 < check["champion_specificity"]
+    negatives = [row.score for row in scores_of_a_model() if not row.label]
+    assert check["champion_specificity"] == pytest.approx(np.mean(np.array(negatives) < POINTS.t_sensitivity))
+    same = verdict_of(scores_of_a_model(), scores_of_a_model()).measures["checks"]["sensitivity"]
+    assert same["challenger_specificity"] == same["champion_specificity"] == check["champion_specificity"]
 
 
 def test_a_subgroup_that_the_challenger_is_blind_in_fails_it():
@@ -141,3 +146,75 @@ def test_the_same_scores_give_the_same_verdict():
 def test_a_rule_outside_its_bounds_is_refused():
     with pytest.raises(InvalidRecipe):
         PromotionRule(required_confidence=1.0)
+
+
+def test_scores_that_promise_too_much_fail_on_their_calibration_alone():
+    inflated = [replace(row, score=0.5 + row.score / 2) for row in scores_of_a_model()]
+    verdict = verdict_of(inflated, None)
+    assert failed(verdict) == ["calibration"] and not verdict.passed
+    assert verdict_of(inflated, None, rule=PromotionRule(max_ece=0.5)).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        ("sensitivity", "sensitivity_margin"),
+        ("auroc", "max_auroc_drop"),
+        ("subgroup:body_part=hip", "max_subgroup_auroc_drop"),
+    ],
+)
+def test_each_drop_is_held_against_its_own_bound(name, bound):
+    challenger, champion = scores_of_a_model(quality=1.0), scores_of_a_model()
+    assert name in failed(verdict_of(challenger, champion))
+    of_all_but_one = failed(verdict_of(challenger, champion, rule=PromotionRule(**{bound: 1.0})))
+    assert name not in of_all_but_one
+    assert {"sensitivity", "auroc", "subgroup:body_part=hip"} - {name} <= set(of_all_but_one)
+
+
+def test_a_subgroup_alone_fails_the_challenger():
+    rule = PromotionRule(sensitivity_margin=1.0, max_auroc_drop=1.0, max_ece=1.0)
+    verdict = verdict_of(scores_of_a_model(blind=lambda part: part == "hip"), scores_of_a_model(), rule=rule)
+    assert failed(verdict) == ["subgroup:body_part=hip"] and not verdict.passed
+
+
+def test_a_subgroup_of_one_class_is_not_judged():
+    rows = [replace(row, subgroups={"hardware": "yes" if row.label else "no"}) for row in scores_of_a_model()]
+    verdict = verdict_of(rows, rows)
+    assert verdict.passed and not any(name.startswith("subgroup") for name in verdict.measures["checks"])
+
+
+def test_models_are_paired_by_radiograph_and_not_by_place():
+    rows = scores_of_a_model()
+    checks = verdict_of(rows[::-1], rows).measures["checks"]
+    for name in ("sensitivity", "auroc", "subgroup:body_part=hand"):
+        assert checks[name]["challenger"] == checks[name]["champion"]
+        assert checks[name]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_patient_of_many_images_is_drawn_whole_or_not_at_all():
+    """One patient of ten with a fracture is missed: another draw of patients may well be without them."""
+    rows = [
+        EvaluationScore(radiograph_id=n, group_key=f"patient:{n // 10}", label=int(n < 100), score=float(n < 100))
+        for n in range(200)
+    ]
+    missing = [replace(row, score=0.0) if row.group_key == "patient:0" else row for row in rows]
+    check = verdict_of(missing, rows).measures["checks"]["sensitivity"]
+    assert check["difference"]["value"] == pytest.approx(-0.1)
+    assert check["share_within_bound"] == pytest.approx((1 - 1 / 20) ** 20, abs=0.05)
+
+
+def test_a_resample_without_a_positive_says_nothing():
+    rows = [
+        EvaluationScore(radiograph_id=n, group_key=str(n), label=int(n == 0), score=float(n == 0)) for n in range(4)
+    ]
+    missing = [replace(row, score=0.0) for row in rows]
+    assert verdict_of(missing, rows).measures["checks"]["sensitivity"]["share_within_bound"] == 0.0
+
+
+def test_a_label_that_changed_since_the_champions_test_holds_for_both_and_that_is_said():
+    rows = scores_of_a_model()
+    changed = [row.radiograph_id for row in rows if row.label][:5]
+    before = [replace(row, label=0) if row.radiograph_id in changed else row for row in rows]
+    verdict = verdict_of(rows, before)
+    assert verdict.measures["checks"] == verdict_of(rows, rows).measures["checks"]
+    assert verdict.reasons[-1].startswith("5 labels changed since the champion's test")

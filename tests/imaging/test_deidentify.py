@@ -93,7 +93,9 @@ def test_nothing_in_a_stored_dicom_names_the_patient():
 
 
 def test_what_a_study_of_subgroups_needs_is_kept():
-    stored = read(deidentify(bytes_of(identified()), MediaType.DICOM, site_secret=SECRET))
+    source = identified(RequestedProcedurePriority="HIGH")
+    stored = read(deidentify(bytes_of(source), MediaType.DICOM, site_secret=SECRET))
+    assert (stored.RequestedProcedurePriority, stored.Modality) == ("HIGH", "CR")
     assert stored.PatientIdentityRemoved == "YES"
     assert (stored.PatientName, stored.PatientBirthDate, stored.AccessionNumber) == ("", "", "")
     assert (stored.BodyPartExamined, stored.ViewPosition, stored.Laterality) == ("WRIST", "PA", "L")
@@ -138,12 +140,43 @@ def test_dates_move_together_for_a_patient_and_differently_for_another():
     assert days("4712")[0] != [study, acquired]
 
 
+def test_the_dates_of_two_studies_that_name_no_patient_do_not_move_together():
+    def study_date(study_uid: str) -> str:
+        source = dicom_of(StudyInstanceUID=study_uid, StudyDate="20240629")
+        return read(deidentify(source, MediaType.DICOM, site_secret=SECRET)).StudyDate
+
+    assert study_date(STUDY_UID) == study_date(STUDY_UID) != study_date(STUDY_UID + ".1")
+
+
+def test_a_date_that_cannot_be_moved_back_is_dropped_and_costs_nobody_the_image():
+    source = dicom_of(StudyDate="00010102", AcquisitionDate="20240629", AcquisitionDateTime="00010102081500")
+    stored = read(deidentify(source, MediaType.DICOM, site_secret=SECRET))
+    assert stored.StudyDate == "" and stored.AcquisitionDate != "" and "AcquisitionDateTime" not in stored
+
+
+def test_an_age_is_not_made_up_where_the_examination_is_dated_before_the_birth():
+    source = dicom_of(PatientBirthDate="20240630", StudyDate="20240629")
+    assert "PatientAge" not in read(deidentify(source, MediaType.DICOM, site_secret=SECRET))
+
+
+def test_no_patients_dates_stay_where_they_were():
+    """Of some thousand patients one has a number that leaves no remainder."""
+    patient = next(
+        name
+        for name in map(str, range(100_000))
+        if int(keyed_hash(SECRET, "days", keyed_hash(SECRET, "", name)), 16) % 3650 == 0
+    )
+    stored = read(deidentify(dicom_of(PatientID=patient, StudyDate="20240629"), MediaType.DICOM, site_secret=SECRET))
+    assert stored.StudyDate == "20240628"
+
+
 @pytest.mark.parametrize(
     ("told", "kept"),
     [
         ({"PatientAge": "093Y"}, "090Y"),
         ({"PatientAge": "", "PatientBirthDate": "19210101"}, "090Y"),
         ({"PatientAge": "", "PatientBirthDate": "20000630"}, "023Y"),
+        ({"PatientAge": "", "PatientBirthDate": "20000629"}, "024Y"),
     ],
 )
 def test_ages_from_ninety_are_one_band(told, kept):
@@ -189,6 +222,43 @@ def test_the_picture_is_the_same_before_and_after(syntax, tmp_path):
     if syntax not in ("JPEGLSLossless", "JPEG2000Lossless", "RLELossless"):  # whose comments and gaps are gone
         assert read(stored).PixelData == read(source).PixelData
     assert deidentify(source, MediaType.DICOM, site_secret=SECRET) == stored
+
+
+def _modality_table() -> Dataset:
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 12]
+    table["LUTDescriptor"].VR = "US"
+    table.add_new("LUTData", "US", [4095 - value // 2 for value in range(4096)])
+    return table
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"RescaleSlope": "-1", "RescaleIntercept": "4095", "WindowCenter": 2000, "WindowWidth": 1500},
+        {"PresentationLUTShape": "INVERSE"},
+        {"VOILUTFunction": "SIGMOID", "WindowCenter": 2000, "WindowWidth": 1500},
+        {"PixelPaddingValue": 400, "PixelPaddingRangeLimit": 600},
+        {"ModalityLUTSequence": [_modality_table()]},
+    ],
+    ids=lambda shown: next(iter(shown)),
+)
+def test_an_image_is_shown_after_as_its_file_said_before(shown):
+    source, without = dicom_dataset(**shown), dicom_dataset()
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if keyword in shown:
+            setattr(without, keyword, shown[keyword])
+    stored = deidentify(bytes_of(source), MediaType.DICOM, site_secret=SECRET)
+    assert np.array_equal(decode(stored), decode(bytes_of(source)))
+    assert not np.array_equal(decode(stored), decode(bytes_of(without))), "what was said makes a difference"
+
+
+def test_two_files_that_name_no_study_are_not_one_study():
+    nameless = {"StudyInstanceUID": None, "SeriesInstanceUID": None}
+    files = [dicom_of(limb(seed=seed).astype(np.uint16) * 16, **nameless) for seed in (0, 1, 0)]
+    one, other, same = (read(deidentify(data, MediaType.DICOM, site_secret=SECRET)) for data in files)
+    for keyword in nameless:
+        assert one[keyword].value == same[keyword].value != other[keyword].value
 
 
 def test_what_hides_between_and_behind_the_pixels_is_gone_and_they_stay():

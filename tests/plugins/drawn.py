@@ -111,7 +111,9 @@ def receive(stores: Stores, study: Drawn, *, first: int = 0) -> list[int]:
     return [one.radiograph_id for one in sorted(known, key=lambda one: hashes[one.sha256])]
 
 
-def promote_champion(stores: Stores, *, seed: int = 0, metrics: dict[str, Any] | None = None) -> int:
+def promote_champion(
+    stores: Stores, *, seed: int = 0, metrics: dict[str, Any] | None = None, points: OperatingPoints = POINTS
+) -> int:
     """Register a version on what has labels, and promote it. Returns: its number."""
     now, plan, recipe = datetime.now(UTC), SplitPlan(seed=seed), TrainRecipe(seed=seed)
     snapshot = draft_snapshot(stores.radiographs.candidates(as_of=now), plan)
@@ -125,7 +127,7 @@ def promote_champion(stores: Stores, *, seed: int = 0, metrics: dict[str, Any] |
         bundle_key="bundles/drawn",
         bundle_sha256="0" * 64,
         metrics=metrics or {},
-        operating_points=POINTS,
+        operating_points=points,
         code_version=f"test-{seed}",
         scores=(),
         actor="tests",
@@ -152,7 +154,7 @@ def predict(stores: Stores, version: int, ids: Sequence[int], scores: Sequence[f
         rows.append(
             PredictionRow(
                 radiograph_id=radiograph_id,
-                probability=score,
+                probability=score / 2,  # before the calibration: nobody is shown it
                 calibrated=score,
                 operating_point=POINTS.place(score),
                 heat_map_key=heat_map_key if flagged else None,

@@ -109,10 +109,52 @@ def test_the_second_of_two_readers_is_told_to_look_again(airflow_page: Access, s
     ],
 )
 def test_what_another_sites_form_could_send_is_refused(airflow_page: Access, study: Drawn, headers, refused_with):
-    path = f"api/items/{study.study_key}/start_reading"
-    status, _, _ = airflow_page.ask("POST", path, role="USER", body={"row_version": 1}, headers=headers)
-    assert status == refused_with
+    actions = [path for method, path in airflow_page.routes if method == "POST"]
+    assert len(actions) == 7
+    for path in actions:
+        asked = filled(path, airflow_page, study)
+        status, _, _ = airflow_page.ask("POST", asked, role="USER", body=body_of(path), headers=headers)
+        assert status == refused_with, path
     assert airflow_page.stores.worklist.item_of(study.study_key)["status"] == "new"
+
+
+def test_a_final_read_is_recorded_of_the_images_that_the_page_showed_with_what_was_said(airflow_page, study: Drawn):
+    shown = airflow_page.stores.worklist.item_of(study.study_key)["images"][0]["radiograph_id"]
+    fields = {"value": "uncertain", "comment": "another view, please", "radiograph_ids": [shown]}
+    status, item = act(airflow_page, study, "report", row_version=1, **fields)
+    assert (status, item["status"]) == (200, "reported")
+    details = item["events"][-1]["details"]
+    assert {name: details[name] for name in fields} == fields
+
+
+def test_an_item_that_somebody_else_holds_is_read_by_a_user_after_taking_it_over(airflow_page, study: Drawn):
+    airflow_page.stores.worklist.act(study.study_key, "acknowledge", actor="somebody else", row_version=1)
+    status, refused = act(airflow_page, study, "report", row_version=2, value="positive")
+    assert (status, refused["error"]) == (409, "HeldByAnother")
+    status, item = act(airflow_page, study, "take_over", row_version=2)
+    assert (status, item["status"], item["holder"]) == (200, "reading", "a.user")
+
+
+def test_an_acknowledgement_is_the_users_own_whoever_told_whom(airflow_page, study: Drawn):
+    told = {**ACKNOWLEDGEMENT, "told_by": "dr a"}
+    status, item = act(airflow_page, study, "acknowledge", row_version=1, **told)
+    assert (status, item["holder"], item["events"][-1]["actor"]) == (200, "a.user", "a.user")
+    assert item["events"][-1]["details"]["told_by"] == "dr a"
+
+
+def test_a_highlight_is_of_the_version_and_the_image_that_were_asked_for(airflow_page, study: Drawn):
+    item = airflow_page.stores.worklist.item_of(study.study_key)
+    flagged, below = (image["radiograph_id"] for image in item["images"])
+    for what in ("overlays", "highlighted"):
+        for version, radiograph_id, expected in (
+            (item["version"], flagged, 200),
+            (item["version"] + 1000, flagged, 404),
+            (item["version"], below, 404),
+        ):
+            status, _, _ = airflow_page.ask("GET", f"{what}/{version}/{radiograph_id}.png", role="VIEWER")
+            assert status == expected, (what, version, radiograph_id)
+    images = [airflow_page.ask("GET", f"images/{id_}.png", role="VIEWER")[1] for id_ in (flagged, below, flagged)]
+    assert images[0] == images[2] != images[1]
 
 
 def test_faults_are_sentences(airflow_page: Access, study: Drawn):

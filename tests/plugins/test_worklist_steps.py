@@ -4,25 +4,29 @@ import io
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, ObjectNotFound, UnknownItem
 from fracture_ml.core.records import BodyPart, LabelValue, Priority, WorklistStatus
 from fracture_ml.steps import worklist
 from fracture_ml.stores import Stores
-from tests.plugins.drawn import Drawn, draw_bone, png_of, predict, promote_champion, put_on_list, receive
+from fracture_ml.stores.database import transaction
+from tests.plugins.drawn import POINTS, Drawn, draw_bone, png_of, predict, promote_champion, put_on_list, receive
 
 FOUND_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+TOLD_AT = FOUND_AT + timedelta(minutes=5)
 ACKNOWLEDGEMENT = {
     "finding": "fracture",
     "found_at": FOUND_AT,
     "told_by": "reader",
     "told_to": "ward",
-    "told_at": FOUND_AT,
+    "told_at": TOLD_AT,
     "told_how": "in person",
 }
 DETAILS = {"acknowledge": ACKNOWLEDGEMENT, "report": {"value": "positive"}}
@@ -97,6 +101,85 @@ def test_a_changed_setting_reaches_what_is_listed_and_leaves_what_was_read(store
     assert worklist.rank_worklist(stores, off) == {"ranked": 0}
     worklist.rank_worklist(stores, settings)
     assert worklist.item(stores, hip.study_key, reader="reader")["priority"] == "STAT"
+
+
+def test_the_times_and_the_regions_that_a_place_set_reach_the_list(stores, settings):
+    own = {
+        "minutes_stat": 5,
+        "minutes_urgent": 30,
+        "minutes_routine": 600,
+        "region_weights": frozenset({BodyPart.WRIST}),
+    }
+    raised = drawn(scores=(0.9,), body_part=BodyPart.WRIST)
+    urgent = drawn(scores=(0.9,), body_part=BodyPart.HIP)  # which weighs nothing here
+    routine = drawn(scores=(0.1,))
+    for study in (raised, urgent, routine):
+        put_on_list(stores, settings.model_copy(update=own), study)
+    items = [worklist.item(stores, study.study_key, reader="reader") for study in (raised, urgent, routine)]
+    assert [item["priority"] for item in items] == ["STAT", "URGENT", "ROUTINE"]
+    minutes = [(item["due_at"] - item["arrived_at"]) / timedelta(minutes=1) for item in items]
+    assert minutes == [5, 30, 600]
+    worklist.rank_worklist(stores, settings)
+
+
+def test_past_its_due_time_an_item_rises_one_step_and_no_higher_than_the_first(stores, settings):
+    routine, stat = drawn(scores=(0.05,)), drawn(scores=(0.05,), ordered=Priority.STAT)
+    for study in (routine, stat):
+        put_on_list(stores, settings, study)
+    keys = [routine.study_key, stat.study_key]
+    with transaction(stores.engine) as connection:
+        late = "UPDATE fracture.worklist SET due_at = now() - interval '1 minute' WHERE study_key = ANY(:keys)"
+        connection.execute(text(late), {"keys": keys})
+    listed = {row["study_key"]: row for row in worklist.open_list(stores, limit=1000)["items"]}
+    for key, priority in zip(keys, ("URGENT", "STAT"), strict=True):
+        item = worklist.item(stores, key, reader="reader")
+        assert (item["priority"], item["overdue"]) == (priority, True)
+        assert (listed[key]["priority"], listed[key]["overdue"]) == (priority, True)
+    reported = act(stores, routine, "report")
+    assert (reported["priority"], reported["overdue"]) == ("ROUTINE", False), "nobody waits for it any more"
+    assert act(stores, stat, "report")["priority"] == "STAT"
+
+
+def test_an_item_shows_the_thresholds_of_the_version_that_scored_it_and_calibrated_scores(stores, settings):
+    study = drawn(scores=(0.9, 0.4, 0.1, None))
+    put_on_list(stores, settings, study)
+    item = worklist.item(stores, study.study_key, reader="reader")
+    images = item["radiographs"]
+    assert [image["score"] for image in images] == [pytest.approx(score) for score in (0.9, 0.4, 0.1)] + [None]
+    assert [image["operating_point"] for image in images] == ["urgent", "suspicious", "below", None]
+    assert [image["has_overlay"] for image in images] == [True, True, False, False]
+    assert images[3]["reason"].startswith("corrupt: ") and item["images_unscored"] == 1
+    assert item["operating_points"] == POINTS
+    promote_champion(stores, seed=1, points=replace(POINTS, t_specificity=0.8))
+    assert worklist.item(stores, study.study_key, reader="reader") == item, "the new champion has not scored it"
+    stores.registry.roll_back(actor="reader", reason="for the other tests")
+
+
+def test_a_final_read_speaks_of_the_images_that_the_reader_was_shown(stores, settings):
+    study = drawn(scores=(0.9, 0.1))
+    shown, late = put_on_list(stores, settings, study)
+    item = worklist.item(stores, study.study_key, reader="reader")
+    worklist.report(
+        stores,
+        study.study_key,
+        actor="reader",
+        row_version=item["row_version"],
+        value="positive",
+        comment="displaced",
+        radiograph_ids=[shown],
+    )
+    labels = {one.radiograph_id: one.label for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
+    assert (labels[shown], labels[late]) == (LabelValue.POSITIVE, LabelValue.NEGATIVE)  # the data set's own word
+    details = worklist.item(stores, study.study_key, reader="reader")["events"][-1]["details"]
+    assert (details["comment"], details["radiograph_ids"]) == ("displaced", [shown])
+
+
+def test_the_list_is_read_page_by_page(stores, settings):
+    for _ in range(3):
+        put_on_list(stores, settings, drawn())
+    keys = [row["study_key"] for row in worklist.open_list(stores, limit=1000)["items"]]
+    pages = [worklist.open_list(stores, limit=2, offset=offset)["items"] for offset in range(0, len(keys), 2)]
+    assert [row["study_key"] for page in pages for row in page] == keys
 
 
 def test_a_ranking_that_read_before_the_scores_came_does_not_take_them_off_the_list(stores, settings, monkeypatch):
@@ -258,7 +341,7 @@ def test_an_acknowledgement_keeps_acrs_six_fields(stores, settings):
     assert item["events"][-1]["details"] == {
         **ACKNOWLEDGEMENT,
         "found_at": FOUND_AT.isoformat(),
-        "told_at": FOUND_AT.isoformat(),
+        "told_at": TOLD_AT.isoformat(),
     }
 
 

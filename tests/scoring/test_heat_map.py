@@ -113,6 +113,15 @@ def test_the_box_holds_the_strongest_region_and_no_other():
     assert (box.x, box.y, box.width, box.height) == (60, 20, 40, 20)
 
 
+def test_the_box_is_around_the_strongest_region_wherever_it_lies_and_ends_at_half_of_the_maximum():
+    attention = np.full((100, 200), 0.3, np.float32)
+    attention[5:30, 5:60] = 0.9
+    attention[60:80, 100:140] = 0.6
+    attention[70, 120] = 1.0
+    box = box_of(attention, 400, 200)
+    assert (box.x, box.y, box.width, box.height) == (200, 120, 80, 40)
+
+
 def test_the_overlay_keeps_the_radiograph_where_there_is_no_attention_and_has_a_caption_below():
     pixels = np.tile(np.linspace(0, 255, 480).astype(np.uint8), (320, 1))
     attention = np.zeros((160, 240), np.float32)

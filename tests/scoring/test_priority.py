@@ -43,6 +43,20 @@ def test_a_study_has_the_score_of_its_highest_image():
     assert minutes_to_read(ranked) == 60
 
 
+FOUR_IMAGES = [
+    (1, 0.1, OperatingPoint.BELOW),
+    (2, 0.9, OperatingPoint.URGENT),
+    (3, 0.9, OperatingPoint.URGENT),
+    (4, 0.5, OperatingPoint.SUSPICIOUS),
+]
+
+
+@given(st.permutations(FOUR_IMAGES))
+def test_the_highest_image_decides_wherever_it_stands_and_of_equals_the_first(scores):
+    ranked = rank(study(*scores))
+    assert (ranked.score, ranked.radiograph_id, ranked.ai_priority) == (0.9, 2, AiPriority.URGENT)
+
+
 def test_suspicious_stays_within_routine():
     ranked = rank(study(SUSPICIOUS))
     assert ranked.ai_priority == AiPriority.SUSPICIOUS
@@ -109,3 +123,22 @@ def test_a_later_view_ranks_the_study_again():
 
 def test_stat_stays_stat_whatever_is_raised():
     assert effective_priority(Priority.STAT, AiPriority.URGENT, raised=True) == Priority.STAT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prioritisation": False},
+        {"region_weights": frozenset({BodyPart.HIP})},
+        {"minutes_stat": 10},
+        {"minutes_urgent": 30},
+        {"minutes_routine": 60},
+    ],
+)
+def test_each_rule_is_part_of_the_name_by_which_open_studies_are_placed_anew(change):
+    assert RankingRules(**change).id != RankingRules().id == RankingRules().id
+
+
+def test_the_times_to_read_are_settings():
+    rules = {"minutes_stat": 5, "minutes_urgent": 30, "minutes_routine": 600}
+    assert [minutes_to_read(rank(study(ordered=ordered), **rules)) for ordered in Priority] == [5, 30, 600]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fracture_ml.core.errors import StorageUnavailable
+from fracture_ml.steps import monitor
 from fracture_ml.steps.ingest import ingest_inbox
 from fracture_ml.steps.monitor import MIN_FINAL_READS, live_performance, watch, write_report
 from fracture_ml.steps.scoring_run import plan_scoring, reconcile
@@ -165,3 +166,124 @@ def test_a_champion_whose_bundle_the_bucket_withholds_is_stood_in_for(stores, se
         plan_scoring(guarded)
     assert plan_scoring(stores)["version"] == champion
     assert [alert for alert in stores.monitoring.open_alerts() if alert["kind"] == "bundle"] == []
+
+
+def test_the_own_reads_of_a_champion_count_alone_once_they_are_enough_of_each_class():
+    """A champion of one night has few, and then all reads say more than none."""
+    earlier = reads(1, below_positive=40, urgent_negative=40)
+    few = reads(2, urgent_positive=MIN_FINAL_READS, below_negative=MIN_FINAL_READS - 1, unavailable_negative=50)
+    enough = reads(2, urgent_positive=MIN_FINAL_READS, below_negative=MIN_FINAL_READS)
+    assert monitor._own_where_enough(earlier + few, 2) == earlier + few
+    assert monitor._own_where_enough(earlier + enough, 2) == enough
+
+
+def test_the_reads_of_ninety_days_count_and_older_ones_do_not(stores, settings):
+    put_on_list(stores, settings, images=40, evaluated=0.1)
+    with stores.engine.begin() as connection:  # history is only ever added
+        connection.exec_driver_sql(
+            "INSERT INTO fracture.worklist_event (study_key, event, actor, details, happened_at) "
+            "SELECT study_key, 'reported', 'dr a', "
+            "  jsonb_build_object('value', 'positive', 'ai_priority', ai_priority, 'version', version), "
+            "  now() - make_interval(days => CASE WHEN study_key IN ('s0', 's1') THEN 91 ELSE 89 END) "
+            "FROM fracture.worklist WHERE study_key LIKE 's%%'"
+        )
+    live = write_report(stores, settings, at=datetime.now(UTC))["live"]
+    assert (live["final_reads"], live["sensitivity"]["n"]) == (38, 38)
+
+
+@pytest.mark.parametrize(("flagged", "alerts"), [(26, 1), (27, 0)])
+def test_sensitivity_is_held_against_the_test_split_where_that_promised_more_than_the_target(
+    stores, settings, flagged, alerts
+):
+    """26 of 30 exclude what 100 of 100 on the test split promise at least, and 27 of 30 do not."""
+    old = receive(stores, *(arrival(f"old {n}", claims=[claim(f"old {n}")]) for n in range(100)))
+    scores = [(id_, 1, 0.5) for id_ in old]
+    version = register(stores, freeze(stores), scores=scores).version
+    stores.registry.promote(version, actor="a test", reason="a test")
+    new = receive(stores, *(arrival(f"new {n}", study_key=f"s{n}") for n in range(30)))
+    stores.predictions.save(version, [scored(id_, 0.5) for id_ in new])
+    list_studies(stores, version)
+    with stores.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE fracture.worklist SET ai_priority = 'below' "
+            f"WHERE study_key LIKE 's%%' AND substr(study_key, 2)::int >= {flagged}"
+        )
+    for n in range(30):
+        act(stores, f"s{n}", "report", value="positive")
+    live = write_report(stores, settings, at=datetime.now(UTC))["live"]
+    promised = 0.025 ** (1 / 100)
+    assert 0.95 < live["sensitivity"]["high"] and (live["sensitivity"]["high"] < promised) == (alerts == 1)
+    assert len(live_alerts(stores)) == alerts
+
+
+def test_what_stands_still_for_half_a_day_and_what_was_quarantined_is_said(stores):
+    receive(stores, arrival("a", study_key="s"), arrival("b", study_key="t"))
+    list_studies(stores)
+    act(stores, "s", "start_reading")
+    receive(stores, arrival("c", study_key="u"))
+    stores.radiographs.record_quarantined(received("inbox/broken.png"), "truncated", "The file ends early.")
+
+    def open_at(hours: float) -> set[tuple[str, str]]:
+        watch(stores, at=datetime.now(UTC) + timedelta(hours=hours))
+        return {(alert["kind"], alert["subject"]) for alert in stores.monitoring.open_alerts()}
+
+    led = ("no_champion", "registry")
+    assert open_at(11) == {led, ("quarantine", "inbox")}
+    assert open_at(13) == {led, ("quarantine", "inbox"), ("stuck", "held"), ("stuck", "unlisted")}
+    list_studies(stores)
+    act(stores, "s", "release")
+    assert open_at(13) == {led, ("quarantine", "inbox")}
+    assert open_at(13 * 24) == {led, ("quarantine", "inbox")}
+    assert open_at(15 * 24) == {led}
+
+
+def test_only_a_large_drift_is_an_alert(stores, settings, monkeypatch):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    stores.registry.promote(register(stores, freeze(stores)).version, actor="a test", reason="a test")
+    for level, alerts in (("moderate", []), ("large", ["drift"]), ("stable", [])):
+        monkeypatch.setattr(monitor, "summarise", lambda *_, level=level: {"score": {"level": level}})
+        assert write_report(stores, settings, at=datetime.now(UTC))["drifting"] == ["score"] * len(alerts)
+        assert [alert["kind"] for alert in stores.monitoring.open_alerts()] == alerts
+
+
+def test_a_report_holds_live_scores_against_those_of_the_test_split(stores, settings):
+    old = receive(stores, *(arrival(f"old {n}", claims=[claim(f"old {n}")]) for n in range(60)))
+    scores = [(id_, 1, n / 60) for n, id_ in enumerate(old)]
+    version = register(stores, freeze(stores), scores=scores).version
+    stores.registry.promote(version, actor="a test", reason="a test")
+    with stores.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE fracture.radiograph SET received_at = now() - interval '2 days'")
+    new = receive(stores, *(arrival(f"new {n}") for n in range(50)))
+    stores.predictions.save(version, [scored(id_, 0.99) for id_ in new])
+    assert write_report(stores, settings, at=datetime.now(UTC))["drifting"] == ["score"]
+    with stores.engine.connect() as connection:
+        (drift,) = connection.exec_driver_sql(
+            "SELECT measures -> 'drift' -> 'score' FROM fracture.drift_report"
+        ).scalars()
+    assert (drift["n_reference"], drift["n_current"]) == (60, 50)
+
+
+def test_what_is_suspicious_is_held_against_no_target_of_specificity(stores, settings):
+    """That target is of urgent alone: most of what is suspicious is sound, and was chosen to be."""
+    put_on_list(stores, settings, images=40, evaluated=0.1)
+    for n in range(40):
+        act(stores, f"s{n}", "report", value="negative")
+    live = write_report(stores, settings, at=datetime.now(UTC))["live"]
+    assert (live["specificity"]["value"], live["specificity_urgent"]["value"]) == (0.0, 1.0)
+    assert live_alerts(stores) == []
+
+
+def test_a_report_holds_the_median_time_to_the_first_read(stores, settings):
+    put_on_list(stores, settings, images=3, evaluated=0.1)
+    with stores.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE fracture.worklist "
+            "SET arrived_at = now() - make_interval(mins => 10 + 20 * right(study_key, 1)::int) "
+            "WHERE study_key IN ('s0', 's1', 's2')"
+        )
+    for n in range(3):
+        act(stores, f"s{n}", "report", value="positive")
+    write_report(stores, settings, at=datetime.now(UTC))
+    with stores.engine.connect() as connection:
+        (measures,) = connection.exec_driver_sql("SELECT measures FROM fracture.drift_report").scalars()
+    assert measures["median_minutes_to_read"] == {"ROUTINE": pytest.approx(30, abs=0.2)}

@@ -15,19 +15,20 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from fracture_ml.core.errors import BundleMismatch, NotReconciled
+from fracture_ml.core.errors import BundleMismatch, DatabaseUnavailable, NotReconciled, StorageUnavailable
+from fracture_ml.core.records import Box, OperatingPoint, Rejected, Scored
 from fracture_ml.scoring.score import Batch, Item, Scorer
 from fracture_ml.steps import scoring_run
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.predict import predict_files
-from fracture_ml.steps.score import score_batch
+from fracture_ml.steps.score import _row_of, score_batch
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import connect, migrate, transaction
-from fracture_ml.stores.predictions import BLOCK_SIZE
+from fracture_ml.stores.predictions import BLOCK_SIZE, PredictionRow
 from tests.running import (
     OWNER_PASSWORD,
     Running,
@@ -349,6 +350,74 @@ def test_a_backlog_of_more_batches_than_airflow_maps_is_cut_into_larger_ones(pla
         (ids[1], ids[3]),
         (ids[0], ids[0]),
     ]
+
+
+def test_pictures_of_what_was_scored_before_stay_when_a_neighbour_arrives_late(place):
+    receive_drawn(place.stores, 4)
+    version = promote_drawn(place.stores, flagged_from=0.0).version
+    score_all(place)
+    first = place.heat_maps()
+    (late,) = receive_drawn(place.stores, 1)
+    score_all(place)
+    named, stored = place.pictures()
+    assert named == stored and len(named) == 4  # a heat map and an overlay, twice
+    assert place.heat_maps().items() > first.items()
+    for radiograph_id in (*first, late):
+        outcome = place.stores.predictions.prediction_of(version, radiograph_id)
+        with Image.open(io.BytesIO(read_picture(place.stores.bucket, outcome["heat_map_key"], radiograph_id))) as found:
+            assert (found.mode, max(found.size)) == ("L", 112)
+        with Image.open(io.BytesIO(read_picture(place.stores.bucket, outcome["overlay_key"], radiograph_id))) as found:
+            assert found.mode == "P" and max(found.size) > 320
+
+
+def test_a_row_holds_all_that_its_outcome_says():
+    box = Box(x=1.0, y=2.0, width=3.0, height=4.0)
+    outcome = Scored(
+        radiograph_id=7, probability=0.25, calibrated=0.75, operating_point=OperatingPoint.URGENT, box=box,
+        heat_map_png=b"a", overlay_png=b"b",
+    )  # fmt: skip
+    assert _row_of(outcome, {7: "heat map", 8: "another"}, {7: "overlay", 8: "another"}) == PredictionRow(
+        radiograph_id=7, probability=0.25, calibrated=0.75, operating_point=OperatingPoint.URGENT, box=box,
+        heat_map_key="heat map", overlay_key="overlay",
+    )  # fmt: skip
+    reason = "truncated: the file ends early"
+    rejected = _row_of(Rejected(radiograph_id=7, reason=reason), {}, {})
+    assert rejected == PredictionRow(radiograph_id=7, reason=reason)
+
+
+def test_a_worker_whose_claim_was_lost_writes_no_picture_and_no_row(place, monkeypatch):
+    """Its block may be another's by now, whose pictures it could take for leftovers."""
+    ids = receive_drawn(place.stores, 4)
+    version = promote_drawn(place.stores, flagged_from=0.0).version
+    outcomes, told = Batch.outcomes, []
+
+    def lost(batch: Batch):
+        found = outcomes(batch)
+        if not told:
+            told.append(len(found))
+            with transaction(connect(place.environment["FRACTURE_DATABASE_URL"])) as connection:
+                connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+        return found
+
+    monkeypatch.setattr(Batch, "outcomes", lost)
+    monkeypatch.setattr("fracture_ml.steps.patience._GIVE_UP_AFTER_S", 0.0)
+    with pytest.raises(DatabaseUnavailable):
+        score_batch(place.stores, place.settings, version=version, first=ids[0], last=ids[-1])
+    assert told == [4] and place.rows() == {} and place.pictures() == (set(), set())
+
+
+def test_where_the_bucket_hands_over_nothing_at_all_no_radiograph_is_to_blame(place, monkeypatch):
+    ids = receive_drawn(place.stores, 2)
+    champion = promote_drawn(place.stores)
+    refused = {radiograph.object_key for radiograph in place.stores.radiographs.stored(ids)}
+    client = Refusing(place.stores.bucket._client, "AccessDenied", refused)
+    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
+    opened = open_bundle(place.stores, champion)
+    monkeypatch.setattr("fracture_ml.steps.score.open_bundle", lambda *_: refused.add(champion.bundle_key) or opened)
+    monkeypatch.setattr("fracture_ml.steps.patience._GIVE_UP_AFTER_S", 0.0)
+    with pytest.raises(StorageUnavailable):
+        score_batch(guarded, place.settings, version=champion.version, first=ids[0], last=ids[-1])
+    assert place.rows() == {}
 
 
 def test_what_arrives_while_the_archive_is_scored_anew_goes_before_it(place):

@@ -106,6 +106,7 @@ def register(
     scores=(),
     metrics=None,
     bundle=("bundles/one", b"bundle"),
+    points=POINTS,
 ) -> ModelVersion:
     """Register a drawn version, a new one unless `code_version` repeats. bundle: its key and bytes."""
     recipe = TrainRecipe()
@@ -117,7 +118,7 @@ def register(
         bundle_key=bundle[0],
         bundle_sha256=hashlib.sha256(bundle[1]).hexdigest(),
         metrics=metrics or {"auroc": {"value": 0.9, "low": float("nan")}},
-        operating_points=POINTS,
+        operating_points=points,
         code_version=code_version or next(_code_versions),
         scores=scores,
         actor="retrain",

@@ -16,7 +16,7 @@ from fracture_ml.stores import database, open_stores
 from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.radiographs import INGEST_LOCK
 from tests.running import READER_PASSWORD
-from tests.stores.stored_rows import arrival, ranked, receive
+from tests.stores.stored_rows import arrival, freeze, ranked, receive, received, register
 
 _MIGRATIONS = [
     "0001_initial",
@@ -183,6 +183,43 @@ def test_a_lock_that_stays_taken_is_an_error_worth_a_retry(database_url, monkeyp
         holder.execute(query("lock"), {"purpose": purpose})
         with pytest.raises(DatabaseUnavailable, match="others were in the way of: run this again"):
             use()
+
+
+@pytest.mark.parametrize("does", ["records labels", "freezes", "lists", "keeps off"])
+def test_whatever_an_ingest_could_change_under_its_hands_waits_for_it(stores, version, monkeypatch, does):
+    study = stores.worklist.studies_to_rank(version)[0]
+    url = stores.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setitem(database.TOLD_TO_POSTGRES, "lock_timeout", "200ms")
+    impatient = open_stores(database_url=url, bucket=None)
+    use = {
+        "records labels": lambda: impatient.radiographs.record_labels(received("inbox/l.csv"), []),
+        "freezes": lambda: freeze(impatient),
+        "lists": lambda: impatient.worklist.save_items([ranked(study)]),
+        "keeps off": lambda: impatient.worklist.keep_off([study]),
+    }[does]
+    with transaction(stores.engine) as holder:
+        holder.execute(query("lock"), {"purpose": INGEST_LOCK})
+        with pytest.raises(DatabaseUnavailable, match="others were in the way of: run this again"):
+            use()
+    use()
+
+
+@pytest.mark.parametrize("does", ["promotes", "rejects", "registers"])
+def test_whatever_depends_on_who_is_champion_waits_for_its_change(stores, version, monkeypatch, does):
+    snapshot_id = stores.registry.version_of(version).snapshot_id
+    url = stores.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setitem(database.TOLD_TO_POSTGRES, "lock_timeout", "200ms")
+    impatient = open_stores(database_url=url, bucket=None)
+    use = {
+        "promotes": lambda: impatient.registry.promote(version, actor="dr", reason="better"),
+        "rejects": lambda: impatient.registry.reject(version, actor="dr", reason="worse"),
+        "registers": lambda: register(impatient, snapshot_id),
+    }[does]
+    with transaction(stores.engine) as holder:
+        holder.execute(query("lock"), {"purpose": "registry"})
+        with pytest.raises(DatabaseUnavailable, match="others were in the way of: run this again"):
+            use()
+    use()
 
 
 def test_numbers_that_are_not_defined_become_null():

@@ -103,6 +103,8 @@ def test_blocks_are_named_by_their_ids_and_those_without_work_are_not(stores, ve
         assert due == list(range(256, 512))
         assert claim.save([scored(id_) for id_ in due]) == 256
     assert stores.predictions.due_blocks(version, first=1, last=last) == [2, 0]
+    other = register(stores, stores.registry.version_of(version).snapshot_id).version
+    assert stores.predictions.due_blocks(other, first=1, last=last) == [2, 1, 0], "it has scored none of them"
 
 
 def test_a_claimed_block_is_nobody_elses_until_the_claim_ends_and_an_error_writes_nothing(stores, version):

@@ -129,6 +129,14 @@ def test_hashes_that_differ_in_all_64_bits_or_begin_with_one_are_told_apart(stor
     assert [facts(stores, id_)["near_duplicate_of"] for id_ in ids] == [None, None, ids[0]]
 
 
+def test_pictures_are_near_duplicates_up_to_the_bits_that_were_asked_for(stores):
+    base = 0xFFFF_0000_FFFF_0000
+    ids = receive(
+        stores, arrival("a", bits=base), arrival("b", bits=base ^ 0b1111), arrival("c", bits=base ^ 0b1_1111 << 9)
+    )
+    assert [facts(stores, id_)["near_duplicate_of"] for id_ in ids] == [None, ids[0], None]
+
+
 def test_labels_that_name_the_patient_later_move_the_group_and_its_near_duplicates_along(stores):
     first, repeated = receive(stores, arrival("inbox/a.png", bits=7), arrival("inbox/b.png", bits=6))
     told = [claim("inbox/a.png", patient_key="p", body_part="hand", hardware=True)]
@@ -155,10 +163,12 @@ def test_labels_that_were_here_first_fill_what_the_file_did_not_carry_and_nothin
 def test_a_radiograph_in_a_snapshot_keeps_its_group_and_facts(stores):
     (frozen,) = receive(stores, arrival("inbox/a.png", claims=[claim("inbox/a.png")]))
     freeze(stores)
-    stores.radiographs.record_labels(received("inbox/labels.csv"), [claim("inbox/a.png", patient_key="p")])
-    assert facts(stores, frozen)["group_key"] == f"image:{sha('inbox/a.png')}"
+    before = facts(stores, frozen)
+    told = claim("inbox/a.png", patient_key="p", study_key="s", body_part="hip", view="lateral", hardware=True)
+    stores.radiographs.record_labels(received("inbox/labels.csv"), [told])
+    assert facts(stores, frozen) == before and before["group_key"] == f"image:{sha('inbox/a.png')}"
     (candidate,) = stores.radiographs.candidates(as_of=datetime.now(UTC))
-    assert candidate.patient_key == "p", "what is known of it now ties it to others"
+    assert (candidate.patient_key, candidate.study_key) == ("p", "s"), "what is known of it now ties it to others"
 
 
 def test_a_picture_between_two_others_makes_one_cluster_of_them(stores):
@@ -168,6 +178,14 @@ def test_a_picture_between_two_others_makes_one_cluster_of_them(stores):
     receive(stores, *(arrival(key, bits=b, claims=[claim(key)]) for key, b in zip(keys, bits, strict=True)))
     found = {one.sha256: one.near_duplicate_of for one in stores.radiographs.candidates(as_of=datetime.now(UTC))}
     assert found == {sha("a"): None, sha("b"): sha("a"), sha("between"): sha("a"), sha("far"): None}
+
+
+def test_what_a_file_tells_of_itself_is_kept(stores):
+    told = {"laterality": "R", "view": "lateral", "sex": "F", "age_band": "40-49", "manufacturer": "ACME"}
+    told |= {"body_part": "hip", "ordered_priority": "URGENT", "photometric": "RGB", "bits_stored": 12}
+    (id_,) = receive(stores, arrival("a", media_type=MediaType.DICOM, **told))
+    row = facts(stores, id_)
+    assert {name: row[name] for name in told} == told
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -202,6 +220,37 @@ def test_labels_of_equal_rank_that_disagree_leave_uncertain_and_are_counted(stor
     )
     assert standing(stores) == {ids[0]: "uncertain"}
     assert stores.radiographs.counts()["contradicted"] == 1
+
+
+def test_a_dated_label_stands_against_one_of_its_rank_that_nobody_dated(stores):
+    (id_,) = receive(stores, arrival("a"))
+    dated = claim("a", "negative", source=LabelSource.RADIOLOGIST, labelled_at=datetime(2020, 1, 1, tzinfo=UTC))
+    stores.radiographs.record_labels(received("l.csv"), [dated, claim("a", source=LabelSource.RADIOLOGIST)])
+    assert standing(stores) == {id_: "negative"}
+
+
+def test_labels_that_agree_speak_of_a_fracture_where_one_of_them_does(stores):
+    receive(stores, arrival("a", claims=[claim("a", meaning="abnormal"), claim("a", meaning="fracture")]))
+    (candidate,) = stores.radiographs.candidates(as_of=datetime.now(UTC))
+    assert (candidate.label, candidate.meaning) == (LabelValue.POSITIVE, "fracture")
+
+
+def test_what_an_opinion_that_is_not_positive_drew_is_no_fracture(stores):
+    box = Box(x=1, y=2, width=3, height=4)
+    receive(stores, arrival("a", claims=[claim("a", "uncertain", boxes=(box,))]))
+    stores.radiographs.record_labels(received("l.csv"), [claim("a", source=LabelSource.RADIOLOGIST)])
+    (candidate,) = stores.radiographs.candidates(as_of=datetime.now(UTC))
+    assert (candidate.label, candidate.boxes) == (LabelValue.POSITIVE, ())
+
+
+def test_what_a_label_file_said_at_a_time_stays_what_it_said_then(stores):
+    receive(stores, arrival("a"))
+    times = []
+    for etag, value in (("e1", "positive"), ("e2", "negative"), ("e1", "positive"), ("e3", "uncertain")):
+        stores.radiographs.record_labels(received("l.csv", etag), [claim("a", value)])
+        times.append((datetime.now(UTC), value))
+    for at, value in times:
+        assert [one.label for one in stores.radiographs.candidates(as_of=at)] == [value]
 
 
 def test_the_same_opinion_in_two_files_is_one_label(stores):
@@ -307,6 +356,17 @@ def test_a_final_read_speaks_of_the_images_that_were_there_to_be_read(stores):
     assert facts(stores, moved)["study_key"] == "s" and standing(stores)[moved] == "negative"
 
 
+def test_a_final_read_is_a_radiologists_word_that_a_later_report_does_not_overrule(stores):
+    (id_,) = receive(stores, arrival("a", study_key="s"))
+    list_studies(stores, None)
+    act(stores, "s", "report", value="negative")
+    later = datetime.now(UTC) + timedelta(days=1)
+    for source, value in ((LabelSource.REPORT, "negative"), (LabelSource.RADIOLOGIST, "positive")):
+        told = claim("a", "positive", source=source, labelled_at=later)
+        stores.radiographs.record_labels(received(f"{source}.csv"), [told])
+        assert standing(stores) == {id_: value}
+
+
 def test_a_study_that_was_kept_off_the_list_is_looked_at_again_when_its_labels_change(stores):
     receive(stores, arrival("inbox/a.png", study_key="s", claims=[claim("inbox/a.png", "negative")]))
     (study,) = stores.worklist.studies_to_rank(None, list_labelled=False)
@@ -339,6 +399,12 @@ def test_candidates_leave_out_what_came_after_the_time_that_was_asked_for(stores
     assert [one.label for one in stores.radiographs.candidates(as_of=between)] == [LabelValue.NEGATIVE]
     assert len(stores.radiographs.candidates(as_of=datetime.now(UTC))) == 2
     assert stores.radiographs.candidates(as_of=between - timedelta(days=1)) == []
+    # A label that was here before its image makes no candidate of what was not.
+    stores.radiographs.record_labels(received("inbox/c.csv"), [claim("inbox/c.png")])
+    before = datetime.now(UTC)
+    receive(stores, arrival("inbox/c.png"))
+    assert len(stores.radiographs.candidates(as_of=before)) == 2
+    assert len(stores.radiographs.candidates(as_of=datetime.now(UTC))) == 3
 
 
 # --- what is told about radiographs ---------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Snapshots and model versions."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,10 +18,11 @@ from fracture_ml.core.errors import (
     StorageUnavailable,
     UnknownVersion,
 )
-from fracture_ml.core.recipe import SplitPlan
+from fracture_ml.core.recipe import PromotionRule, SplitPlan
 from fracture_ml.core.records import Box, LabelSource, SnapshotDraft, SnapshotMember, Split, Verdict
 from fracture_ml.data.splits import draft_snapshot
 from fracture_ml.evaluation.metrics import evaluate
+from fracture_ml.steps import promote as promotion
 from fracture_ml.steps.promote import (
     find_undecided,
     judge_challenger,
@@ -43,6 +46,13 @@ def test_a_snapshot_is_frozen_once_and_found_again(stores):
     assert [member.sha256 for member in members] == sorted(member.sha256 for member in members)
     assert {member.fold for member in members} == {0, None}
     assert stores.snapshots.find("0" * 64) is None
+
+
+def test_a_snapshot_counts_the_labels_of_each_split(stores):
+    values = {"a": "positive", "b": "positive", "c": "positive", "d": "negative"}
+    receive(stores, *(arrival(key, claims=[claim(key, value)]) for key, value in values.items()))
+    first = freeze(stores, training=4)
+    assert stores.snapshots.find(first)["counts"]["splits"] == {"train": {"positive": 3, "negative": 1}}
 
 
 def test_a_snapshot_freezes_the_boxes_that_labels_had_drawn_on_its_fractures_by_then(stores):
@@ -111,6 +121,20 @@ def test_a_look_counts_for_every_snapshot_that_holds_the_same_test_radiographs(s
     assert stores.snapshots.looks_of(today) == stores.snapshots.looks_of(yesterday) == 2
 
 
+def test_a_look_at_other_test_radiographs_does_not_count(stores):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    tested = freeze(stores)
+    members = stores.snapshots.members_of(tested)
+    sides = {
+        member.sha256: (Split.TRAIN, 0) if member.split is Split.TEST else (Split.TEST, None) for member in members
+    }
+    turned = [replace(one, split=sides[one.sha256][0], fold=sides[one.sha256][1]) for one in members]
+    other = SnapshotDraft(id="0" * 64, members=tuple(turned))
+    stores.snapshots.save(other, SplitPlan(), as_of=datetime.now(UTC))
+    stores.snapshots.count_look(tested, "test", "evaluation")
+    assert (stores.snapshots.looks_of(tested), stores.snapshots.looks_of(other.id)) == (1, 0)
+
+
 def test_a_snapshot_names_whose_labels_it_was_frozen_with(stores):
     as_of_now = [claim("b", "negative", meaning="abnormal"), claim("a"), claim("c")]
     receive(stores, *(arrival(one.subject, claims=[one]) for one in as_of_now))
@@ -122,11 +146,50 @@ def test_a_snapshot_names_whose_labels_it_was_frozen_with(stores):
     ]
 
 
-def register_measured(stores) -> int:
-    """A version with all that its model card wants, over a snapshot of what is here."""
+def register_measured(stores, snapshot_id: str | None = None, **options) -> int:
+    """A version with all that its model card wants, over a snapshot: None: of what is here."""
     metrics = evaluate(np.array([0.1, 0.9]), np.array([0, 1]), ["a", "b"], POINTS)
     unmeasured = dict.fromkeys(("subgroups", "calibration", "shortcut_audit"))
-    return register(stores, freeze(stores), metrics=metrics | unmeasured).version
+    return register(stores, snapshot_id or freeze(stores), metrics=metrics | unmeasured, **options).version
+
+
+def test_the_gate_judges_each_model_by_its_own_scores_and_thresholds_and_the_challenger_by_its_bundle(
+    stores, settings, monkeypatch
+):
+    keys = [f"{number}" for number in range(40)]
+    ids = receive(stores, *(arrival(key, claims=[claim(key, ("negative", "positive")[int(key) % 2])]) for key in keys))
+
+    def measured(*of_label: float, t_sensitivity: float) -> int:
+        scores = [(id_, place % 2, of_label[place % 2]) for place, id_ in enumerate(ids)]
+        return register_measured(stores, scores=scores, points=replace(POINTS, t_sensitivity=t_sensitivity))
+
+    champion = measured(0.5, 0.5, t_sensitivity=0.625)
+    promote(stores, version=champion, actor="dr", approved=True)
+    challenger, broken = (measured(0.25, 0.75, t_sensitivity=0.375) for _ in range(2))
+    stores.bucket.write("bundles/one", b"bundle")  # as it was registered
+    strict = settings.model_copy(update={"promotion_confidence": 0.75})
+    monkeypatch.setattr(promotion, "PromotionRule", partial(PromotionRule, min_auroc=0.7, max_ece=0.5))
+    assert judge_challenger(stores, strict, version=challenger)["passed"]
+    measures = stores.registry.find_verdict(challenger, champion=champion).measures
+    assert measures["rule"] == PromotionRule(min_auroc=0.7, max_ece=0.5, required_confidence=0.75).to_json()
+    assert measures["common"] == 40
+    sensitivity, auroc = measures["checks"]["sensitivity"], measures["checks"]["auroc"]
+    assert (sensitivity["challenger"], sensitivity["champion"]) == (1.0, 0.0)
+    assert (auroc["challenger"], auroc["champion"]) == (1.0, 0.5)
+    stores.bucket.write("bundles/one", b"another bundle")
+    assert not judge_challenger(stores, strict, version=broken)["passed"]
+    checks = stores.registry.find_verdict(broken, champion=champion).measures["checks"]
+    assert [name for name, check in checks.items() if not check["passed"]] == ["bundle"]
+
+
+def test_an_approval_of_what_the_gate_did_not_pass_promotes_nothing(stores, settings):
+    receive(stores, arrival("a", claims=[claim("a")]), arrival("b", claims=[claim("b", "negative")]))
+    version = register_measured(stores)
+    assert not judge_challenger(stores, settings, version=version)["passed"]
+    for way, user in (("approval", "dr"), ("automatic", None)):
+        with pytest.raises(StaleVerdict):
+            promote_judged(stores, settings.model_copy(update={"promotion": way}), version=version, user=user)
+    assert stores.registry.find_champion() is None
 
 
 def test_nothing_is_promoted_by_an_approval_that_nobody_gave(stores):
@@ -144,18 +207,38 @@ def test_nothing_is_promoted_by_an_approval_that_nobody_gave(stores):
     assert [event["actor"] for event in stores.registry.events_of(version) if event["event"] == "promoted"] == ["gate"]
 
 
-def test_the_gate_finds_a_patient_whom_a_label_named_after_the_snapshot_was_frozen(stores, settings):
+@pytest.mark.parametrize("told", [{"patient_key": "p"}, {"study_key": "s"}], ids=["patient", "study"])
+def test_the_gate_finds_whom_a_label_named_after_the_snapshot_was_frozen(stores, settings, told):
     receive(stores, arrival("a", claims=[claim("a")]), arrival("b"))
     stores.radiographs.record_labels(received("b.csv"), [claim("b", "negative")])
     version = register_measured(stores)
     # Whatever has become of their labels since: one is withdrawn.
     stores.radiographs.record_labels(received("b.csv", "e2"), [])
-    told = [claim(key, "absent", patient_key="p") for key in ("a", "b")]
-    stores.radiographs.record_labels(received("patients.csv"), told)
+    claims = [claim(key, "absent", **told) for key in ("a", "b")]
+    stores.radiographs.record_labels(received("patients.csv"), claims)
     verdict = judge_challenger(stores, settings, version=version)
     assert not verdict["passed"] and "stands on two sides" in verdict["summary"]
     card = stores.bucket.read("bundles/model_card.md").decode()
     assert "the test figures are void" in card
+
+
+def test_a_patient_whom_a_label_named_in_two_folds_of_the_training_split_voids_no_test_figure(stores, settings):
+    receive(stores, *(arrival(key, claims=[claim(key)]) for key in ("a", "b", "c")))
+    places = {sha("a"): (Split.TRAIN, 0), sha("b"): (Split.TRAIN, 1), sha("c"): (Split.TEST, None)}
+    members = [
+        SnapshotMember(
+            radiograph_id=one.radiograph_id, sha256=one.sha256, group_key=one.group_key, label=1,
+            split=places[one.sha256][0], fold=places[one.sha256][1],
+        )
+        for one in stores.radiographs.candidates(as_of=datetime.now(UTC))
+    ]  # fmt: skip
+    draft = SnapshotDraft(id="0" * 64, members=tuple(members))
+    stores.snapshots.save(draft, SplitPlan(), as_of=datetime.now(UTC))
+    version = register_measured(stores, draft.id)
+    told = [claim(key, "absent", patient_key="p") for key in ("a", "b")]
+    stores.radiographs.record_labels(received("patients.csv"), told)
+    judge_challenger(stores, settings, version=version)
+    assert stores.registry.find_verdict(version, champion=None).measures["checks"]["leakage"]["passed"]
 
 
 def test_the_same_training_run_registers_one_version_with_one_event_and_its_scores(stores, version):

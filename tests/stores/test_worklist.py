@@ -11,12 +11,15 @@ from sqlalchemy import text
 from fracture_ml.core.errors import Conflict, HeldByAnother, NotAllowed, UnknownItem
 from fracture_ml.core.records import BodyPart, OperatingPoint, Verdict
 from fracture_ml.stores import worklist
-from fracture_ml.stores.database import transaction
+from fracture_ml.stores.database import rows_of, transaction
 from tests.stores.stored_rows import (
     act,
     arrival,
+    claim,
+    freeze,
     list_studies,
     receive,
+    received,
     register,
     scored,
 )
@@ -132,6 +135,27 @@ def test_a_final_read_without_a_finding_and_a_study_that_is_not_listed_are_refus
         stores.worklist.act("nobody", "close", actor="dr a", row_version=1)
 
 
+def test_an_item_stays_on_the_open_list_until_it_is_reported(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    steps = [("acknowledge", 1), ("start_reading", 1), ("report", 0), ("close", 0), ("reopen", 1), ("start_reading", 1)]
+    for action, listed in steps:
+        act(stores, "s", action, **({"value": "negative"} if action == "report" else {}))
+        assert len(stores.worklist.open_items()) == stores.worklist.counts()["open"] == listed, action
+        assert len(stores.worklist.finished_items()) == 1 - listed, action
+
+
+def test_of_two_final_reads_of_a_study_the_last_one_is_shown_and_the_list_holds_it_once(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    act(stores, "s", "report", value="negative")
+    act(stores, "s", "reopen")
+    assert stores.worklist.finished_items() == []
+    act(stores, "s", "report", actor="dr b", value="positive")
+    (row,) = stores.worklist.finished_items()
+    assert (row["final_read"], row["reader"]) == ("positive", "dr b")
+
+
 # --- the daily watch ------------------------------------------------------------------------------
 
 
@@ -160,8 +184,6 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     assert watch.final_reads(tomorrow, tomorrow) == watch.final_reads(now - timedelta(days=2), now) == []
     assert len(watch.minutes_to_read(tomorrow - timedelta(hours=1))["ROUTINE"]) == 2
     assert watch.minutes_to_read(tomorrow + timedelta(hours=1)) == {}
-    from fracture_ml.stores.database import rows_of, transaction
-
     with transaction(stores.engine) as connection:
         missed = rows_of(connection, "missed_fractures")
         history = rows_of(connection, "model_history")
@@ -178,6 +200,107 @@ def test_the_watch_sees_live_scores_final_reads_and_what_was_missed(stores, vers
     list_studies(stores, version)  # ranks it anew, which is no work of its holder's
     assert watch.stuck(before=taken_at + timedelta(microseconds=1))["held"] == 1
     assert watch.stuck(before=taken_at)["held"] == 0
+
+
+def test_the_watch_tells_one_version_from_another(stores, version):
+    (id_,) = receive(stores, arrival("a", study_key="s"))
+    snapshot_id = stores.registry.version_of(version).snapshot_id
+    first, second = stores.snapshots.members_of(snapshot_id)  # `version` was evaluated on the second
+    score = (first.radiograph_id, first.label, 0.75)
+    later = register(stores, snapshot_id, scores=[score]).version
+    stores.predictions.save(version, [replace(scored(id_, 0.5), calibrated=0.25)])
+    stores.predictions.save(later, [replace(scored(id_, 0.5), calibrated=0.75)])
+    list_studies(stores, later)
+    act(stores, "s", "report", value="negative")
+    now, tomorrow = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
+    for one, expected, member in ((version, 0.25, second), (later, 0.75, first)):
+        assert stores.monitoring.live_scores(one, now) == [expected]
+        assert stores.monitoring.training_scores(one) == [expected]
+        assert stores.monitoring.evaluated_studies(one) == [(expected, member.label == 1)]
+        assert [row.radiograph_id for row in stores.registry.evaluation_scores_of(one)] == [member.radiograph_id]
+    (read,) = stores.monitoring.final_reads(now - timedelta(days=1), tomorrow)
+    assert read["version"] == later
+
+
+def test_an_evaluated_study_is_as_urgent_as_its_worst_image_and_broken_where_one_shows_it(stores):
+    told = {"sound": "negative", "broken": "positive"}
+    ids = receive(stores, *(arrival(key, study_key="s", claims=[claim(key, value)]) for key, value in told.items()))
+    scores = list(zip(ids, (0, 1), (0.75, 0.25), strict=True))
+    version = register(stores, freeze(stores), scores=scores).version
+    assert stores.monitoring.evaluated_studies(version) == [(0.75, True)]
+
+
+def test_a_missed_fracture_is_one_that_was_there_and_was_not_flagged(stores, version):
+    findings = {"missed": (0.1, "positive"), "found": (0.5, "positive"), "sound": (0.1, "negative")}
+    ids = receive(stores, *(arrival(key, study_key=key) for key in findings))
+    stores.predictions.save(
+        version,
+        [
+            replace(scored(id_, score), operating_point=OperatingPoint.BELOW if score < 0.3 else "suspicious")
+            for id_, (score, _) in zip(ids, findings.values(), strict=True)
+        ],
+    )
+    list_studies(stores, version)
+    for key, (_, value) in findings.items():
+        act(stores, key, "report", value=value)
+    with transaction(stores.engine) as connection:
+        assert [row["study_key"] for row in rows_of(connection, "missed_fractures")] == ["missed"]
+
+
+def test_the_time_to_read_ends_with_the_first_final_read_and_counts_on_its_day_alone(stores):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    with transaction(stores.engine) as connection:
+        connection.execute(text("UPDATE fracture.worklist SET arrived_at = now() - interval '90 minutes'"))
+        for event, minutes in (("acknowledged", 80), ("reported", 60), ("reopened", 50)):
+            connection.execute(
+                text(
+                    "INSERT INTO fracture.worklist_event (study_key, event, actor, happened_at) "
+                    "VALUES ('s', :event, 'dr a', now() - make_interval(mins => :minutes))"
+                ),
+                {"event": event, "minutes": minutes},
+            )
+    act(stores, "s", "report", value="negative")
+    now = datetime.now(UTC)
+    until = now + timedelta(minutes=1)
+    assert stores.monitoring.minutes_to_read(until) == {"ROUTINE": [pytest.approx(30, abs=0.1)]}
+    assert stores.monitoring.minutes_to_read(now + timedelta(hours=23, minutes=30)) == {}, "it was read again then"
+
+
+def test_the_facts_of_a_day_are_those_of_what_was_received_in_it(stores):
+    receive(stores, arrival("a"))
+    now = datetime.now(UTC)
+    counts = [len(stores.monitoring.live_facts(now + timedelta(hours=hours))["view"]) for hours in (-1, 0, 23, 25)]
+    assert counts == [0, 1, 1, 0]
+
+
+def test_what_was_quarantined_is_told_for_its_time_and_as_long_as_it_is(stores):
+    now, broken = datetime.now(UTC), received("inbox/a.png")
+    stores.radiographs.record_quarantined(broken, "truncated", "The file ends early.")
+    hour = timedelta(hours=1)
+    assert stores.monitoring.quarantined(since=now - hour) == 1
+    assert stores.monitoring.quarantined(since=now + hour) == 0
+    stores.radiographs.retry_quarantined("truncated", [broken])
+    assert stores.monitoring.quarantined(since=now - hour) == 0
+
+
+@pytest.mark.parametrize("action", ["acknowledge", "start_reading"])
+def test_nothing_is_stuck_before_its_time(stores, version, action):
+    receive(stores, arrival("a", study_key="s"))
+    list_studies(stores)
+    act(stores, "s", action)
+    receive(stores, arrival("b", study_key="t"))
+    now = datetime.now(UTC)
+    assert set(stores.monitoring.stuck(before=now - timedelta(hours=1)).values()) == {0}
+    assert stores.monitoring.stuck(before=now + timedelta(hours=1)) == {"held": 1, "unlisted": 1, "unjudged": 1}
+
+
+def test_an_alert_is_settled_by_itself(stores):
+    told = [("drift", "champion"), ("bundle", "version 1"), ("bundle", "version 2"), ("stuck", "champion")]
+    for kind, subject in told:
+        assert stores.monitoring.raise_alert(kind, subject, "Look.")
+    assert stores.monitoring.settle_alert("bundle", "version 1") and stores.monitoring.settle_alert("stuck", "champion")
+    assert [(one["kind"], one["subject"]) for one in stores.monitoring.open_alerts()] == [told[0], told[2]]
 
 
 @pytest.mark.parametrize("decided", ["promoted", "rejected", "a newer one judged"])

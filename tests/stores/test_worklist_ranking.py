@@ -94,6 +94,71 @@ def test_a_late_image_ranks_its_study_anew_and_reopens_one_that_was_reported(sto
     assert events(stores, "t") == ["listed", "re-ranked"]
 
 
+def test_what_people_closed_stays_closed_until_a_further_image_comes(stores, version):
+    (first,) = receive(stores, arrival("a", study_key="s"))
+    stale = stores.worklist.studies_to_rank(version)
+    list_studies(stores)
+    act(stores, "s", "report", value="negative")
+    closed = act(stores, "s", "close")
+    stores.predictions.save(version, [scored(first, 0.9)])
+    assert "s" not in {study.study_key for study in stores.worklist.studies_to_rank(version)}
+    stores.worklist.save_items([ranked(study, score=0.9, ai_priority=AiPriority.URGENT) for study in stale])
+    assert stores.worklist.item_of("s") == {**closed, "images": stores.worklist.item_of("s")["images"]}
+    receive(stores, arrival("b", study_key="s"))
+    list_studies(stores, version)
+    item = stores.worklist.item_of("s")
+    assert (item["status"], item["holder"], len(item["images"])) == ("reopened", None, 2)
+    assert events(stores, "s") == ["listed", "reported", "closed", "reopened", "re-ranked"]
+
+
+def test_a_late_image_of_a_study_that_nobody_has_read_does_not_start_its_clock_anew(stores):
+    receive(stores, arrival("a", study_key="s"))
+    with transaction(stores.engine) as connection:
+        connection.execute(text("UPDATE fracture.radiograph SET received_at = received_at - interval '3 hours'"))
+    list_studies(stores)
+    before = act(stores, "s", "acknowledge")
+    receive(stores, arrival("b", study_key="s"))
+    list_studies(stores)
+    item = stores.worklist.item_of("s")
+    assert len(item["images"]) == 2
+    assert (item["arrived_at"], item["due_at"]) == (before["arrived_at"], before["due_at"])
+
+
+def test_an_image_is_shown_with_the_outcome_of_the_version_that_its_study_shows(stores, version):
+    (id_,) = receive(stores, arrival("a", study_key="s"))
+    stores.predictions.save(version, [scored(id_, 0.25)])
+    list_studies(stores, version)
+    later = register(stores, stores.registry.version_of(version).snapshot_id).version
+    stores.predictions.save(later, [scored(id_, 0.75)])
+    for shown, score in ((version, 0.25), (later, 0.75)):
+        (image,) = stores.worklist.item_of("s")["images"]
+        assert (image["prediction"]["version"], image["prediction"]["calibrated"]) == (shown, score)
+        list_studies(stores, later)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ordered_priority": Priority.STAT},
+        {"score": 0.75},
+        {"ai_priority": AiPriority.URGENT},
+        {"body_parts": (BodyPart.HAND, BodyPart.WRIST)},
+        {"images_unscored": 1},
+        {"raised": True},
+        {"prioritised": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_alone_moves_a_study_reaches_its_row(stores, version, change):
+    (id_,) = receive(stores, arrival("a", study_key="s", body_part=BodyPart.HAND))
+    stores.predictions.save(version, [scored(id_, 0.5)])
+    (study,) = [one for one in stores.worklist.studies_to_rank(version) if one.study_key == "s"]
+    assert stores.worklist.save_items([ranked(study)]) == 1
+    assert stores.worklist.save_items([ranked(study, **change)]) == 1
+    ((name, value),) = change.items()
+    assert stores.worklist.item_of("s")[name] == (list(value) if isinstance(value, tuple) else value)
+
+
 def test_a_new_champion_moves_a_study_only_when_it_has_an_outcome_for_each_image(stores, version):
     first, second = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="s"))
     stores.predictions.save(version, [scored(first, 0.9), scored(second, 0.2)])
@@ -135,6 +200,7 @@ def test_a_study_whose_images_a_label_moved_to_another_meanwhile_is_not_listed(s
 def test_the_open_list_is_in_the_order_of_urgency(stores, version):
     now = datetime.now(UTC)
     wanted = [
+        ("late", "STAT", dict(ordered_priority=Priority.STAT, due_at=now - timedelta(minutes=1))),
         ("stat", "STAT", dict(ordered_priority=Priority.STAT, due_at=now + timedelta(minutes=15))),
         ("raised", "STAT", dict(ai_priority=AiPriority.URGENT, raised=True, due_at=now + timedelta(minutes=20))),
         ("ordered", "URGENT", dict(ordered_priority=Priority.URGENT, due_at=now + timedelta(minutes=50))),
@@ -143,8 +209,14 @@ def test_the_open_list_is_in_the_order_of_urgency(stores, version):
         ("suspicious", "ROUTINE", dict(ai_priority=AiPriority.SUSPICIOUS, due_at=now + timedelta(hours=24))),
         ("below", "ROUTINE", dict(ai_priority=AiPriority.BELOW, due_at=now + timedelta(hours=20))),
         ("off", "ROUTINE", dict(ai_priority=AiPriority.URGENT, prioritised=False, due_at=now + timedelta(hours=21))),
+        (
+            "quiet",
+            "ROUTINE",
+            dict(ai_priority=AiPriority.SUSPICIOUS, prioritised=False, due_at=now + timedelta(hours=21, minutes=30)),
+        ),
         ("none", "ROUTINE", dict(ai_priority=AiPriority.UNAVAILABLE, due_at=now + timedelta(hours=22))),
     ]
+    wanted[-1][2]["arrived_at"] = now - timedelta(hours=3)  # first, and due last
     receive(stores, *(arrival(name, study_key=name) for name, _, _ in reversed(wanted)))
     studies = {study.study_key: study for study in stores.worklist.studies_to_rank(None)}
     items = []
@@ -153,14 +225,14 @@ def test_the_open_list_is_in_the_order_of_urgency(stores, version):
         items.append(ranked(studies[name], score=score, **row))
     stores.worklist.save_items(items)
     rows = stores.worklist.open_items()
-    order = ["stat", "raised", "overdue", "ordered", "ai", "suspicious", "below", "off", "none"]
+    order = ["late", "stat", "raised", "overdue", "ordered", "ai", "suspicious", "below", "off", "quiet", "none"]
     assert [row["study_key"] for row in rows] == order
     assert {row["study_key"]: row["priority"] for row in rows} == {name: priority for name, priority, _ in wanted}
     assert rows[-1]["ai"] == "AI unavailable" and rows[-1]["score"] is None
     assert [row["study_key"] for row in stores.worklist.open_items(limit=2, offset=1)] == order[1:3]
     counts = stores.worklist.counts()
-    assert (counts["open"], counts["overdue"], counts["by_priority"]["STAT"]) == (9, 1, 2)
-    assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 9}
+    assert (counts["open"], counts["overdue"], counts["by_priority"]["STAT"]) == (11, 2, 3)
+    assert counts["by_ai"]["no finding flagged"] == 2 and counts["by_status"] == {"new": 11}
 
 
 def test_other_rules_place_open_studies_anew_once_and_leave_what_was_read(stores):
@@ -173,6 +245,8 @@ def test_other_rules_place_open_studies_anew_once_and_leave_what_was_read(stores
     again = stores.worklist.studies_to_rank(None, ranked_by="two")
     assert [study.study_key for study in again] == ["moved", "stays"]
     placed = [ranked(study, ranked_by="two") for study in again]
+    assert stores.worklist.save_items([placed[1]]) == 0
+    assert [study.study_key for study in stores.worklist.studies_to_rank(None, ranked_by="two")] == ["moved"]
     sooner = replace(placed[0], due_at=placed[0].due_at - timedelta(minutes=30))
     assert stores.worklist.save_items([sooner, placed[1]]) == 1
     assert events(stores, "moved") == ["listed", "re-ranked"] and events(stores, "stays") == ["listed"]
@@ -300,6 +374,19 @@ def test_what_a_label_moves_while_studies_are_ranked_leaves_no_study_with_anothe
         connection.execute(text("UPDATE fracture.radiograph SET study_key = 's' WHERE radiograph_id = :b"), {"b": b})
     stores.worklist.save_items([rank_study(study, rules=rules) for study in stores.worklist.studies_to_rank(version)])
     assert {key: stores.worklist.item_of(key)["radiograph_id"] for key in ("s", "t")} == {"s": b, "t": c}
+
+
+def test_a_study_that_lost_an_image_meanwhile_is_left_to_the_next_ranking(stores, version):
+    decides, other = receive(stores, arrival("a", study_key="s"), arrival("b", study_key="s"))
+    stores.predictions.save(version, [scored(decides, 0.9), scored(other, 0.2)])
+    found = [study for study in stores.worklist.studies_to_rank(version) if study.study_key == "s"]
+    with transaction(stores.engine) as connection:  # as a corrected label file does
+        moved = "UPDATE fracture.radiograph SET study_key = 't' WHERE radiograph_id = :other"
+        connection.execute(text(moved), {"other": other})
+    assert stores.worklist.save_items([ranked(study) for study in found]) == 0
+    list_studies(stores, version)
+    shown = {row["study_key"]: (row["images"], float(row["score"] or 0)) for row in stores.worklist.open_items()}
+    assert (shown["s"], shown["t"]) == ((1, 0.9), (1, 0.2))
 
 
 def test_a_corrected_body_part_reaches_the_list(stores):
