@@ -235,6 +235,15 @@ def monitor() -> None:
 
 
 @app.command()
+def prune(dry_run: Annotated[bool, typer.Option(help="count, and delete nothing")] = False) -> None:
+    """Delete old pictures that no listed study shows, and checkpoints of trainings that were given up."""
+    from fracture_ml.steps.prune import prune as prune_bucket
+
+    stores, _ = _context()
+    _print(prune_bucket(stores, at=datetime.now(UTC), dry_run=dry_run))
+
+
+@app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="a folder of your own radiographs with labels")] = None,
     preset: Annotated[str | None, _PRESET] = None,

@@ -16,9 +16,13 @@ def study_folder(study_name: str) -> str:
     return f"studies/{study_name}"
 
 
+TRAININGS = "training"  # the folder of all of them
+CHECKPOINT = "checkpoint.pt"  # in a training's folder, until it ends
+
+
 def training_folder(snapshot_id: str, recipe_id: str, code_version: str) -> str:
     """Where a training's checkpoint, history and result are: the same again for the same data, recipe and code."""
-    return f"training/{snapshot_id[:16]}-{recipe_id[:16]}-{code_version.replace('+', '-')}"
+    return f"{TRAININGS}/{snapshot_id[:16]}-{recipe_id[:16]}-{code_version.replace('+', '-')}"
 
 
 def bundle_key(sha256: str) -> str:
@@ -31,6 +35,11 @@ def bundle_folder(bundle_key: str) -> str:
     return bundle_key.rsplit("/", 1)[0]
 
 
-def attention_folder(version: int, block: int) -> str:
-    """Where the heat maps and overlays are that a version drew for a block of radiographs."""
-    return f"attention/{version}/{block}"
+def attention_folder(version: int) -> str:
+    """Where all heat maps and overlays are that a version drew."""
+    return f"attention/{version}"
+
+
+def attention_block_folder(version: int, block: int) -> str:
+    """Where those are that it drew for a block of radiographs."""
+    return f"{attention_folder(version)}/{block}"

@@ -125,7 +125,7 @@ class _Worker:
 
     def _write_pictures(self, block: int, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
         """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
-        folder = f"{keys.attention_folder(self._version, block)}/"
+        folder = f"{keys.attention_block_folder(self._version, block)}/"
         # Not even a worker that lost its claim to one that found more has the same first and last radiograph.
         commit = f"{folder}{outcomes[0].radiograph_id}-{outcomes[-1].radiograph_id}"
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]

@@ -38,7 +38,7 @@ def train(stores: Stores, settings: Settings, *, snapshot_id: str, recipe: dict)
     chosen = named.with_changes(initial_weights=weights_used)  # before anything is named by it: "auto" may change
     log.info("initial weights: %s", weights_used)
     folder = keys.training_folder(snapshot_id, chosen.id, code_version())
-    checkpoint_key = f"{folder}/checkpoint.pt"
+    checkpoint_key = f"{folder}/{keys.CHECKPOINT}"
     if (known := _find_json(stores, f"{folder}/trained.json")) is not None:
         log.info("already trained: %s", folder)
         stores.bucket.delete(checkpoint_key)

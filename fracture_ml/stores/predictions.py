@@ -112,6 +112,11 @@ class PredictionStore:
         with transaction(self._engine) as connection:
             return [row["radiograph_id"] for row in rows_of(connection, "prediction_missing", **part)]
 
+    def pictures_shown(self, version: int) -> set[str]:
+        """Keys of the objects with those pictures of the version that the worklist shows, also of closed studies."""
+        with transaction(self._engine) as connection:
+            return {row["object_key"] for row in rows_of(connection, "prediction_pictures_shown", version=version)}
+
     def prediction_of(self, version: int, radiograph_id: int) -> dict[str, Any] | None:
         """The outcome of one radiograph by one version: the columns of fracture.prediction."""
         with transaction(self._engine) as connection:
