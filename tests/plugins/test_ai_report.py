@@ -93,11 +93,12 @@ def test_a_report_holds_what_people_said_as_they_said_it(stores, settings):
 
 def test_a_report_says_what_it_lacks(stores, settings):
     study = drawn(scores=(None, 0.9))
-    put_on_list(stores, settings, study)
+    ids = put_on_list(stores, settings, study)
     assert "not scored: corrupt: the decoder refuses the bytes." in report_of(stores, settings, study).words
-    first, second = stores.worklist.item_of(study.study_key)["images"]
-    stores.bucket.delete(first["object_key"])
-    stores.bucket.delete(second["prediction"]["heat_map_key"])
+    unscored, _ = stores.radiographs.stored(ids)
+    stores.bucket.delete(unscored.object_key)
+    flagged = stores.worklist.item_of(study.study_key)["images"][1]
+    stores.bucket.delete(flagged["prediction"]["heat_map_key"])
     shown = report_of(stores, settings, study)
     assert "The image is no longer in the bucket." in shown.words
     assert "the highlight is no longer in the bucket" in shown.words
