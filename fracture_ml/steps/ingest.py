@@ -122,23 +122,7 @@ def ingest_inbox(
             counts["kept_apart"],
         )
 
-    attempts = stores.radiographs.attempts_of(images)
-    suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
-    for received in attempts.keys() - set(suspects):
-        stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
-        stores.radiographs.end_attempts([received])
-        counts["quarantined"] += 1
-    done, last_line = 0, time.monotonic()
-    others = [one for one in images if one not in attempts]
-    with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
-        for part in parts:
-            counts.update(_record(stores, part))
-            unfetched += [finding for finding in part if isinstance(finding, Unfetched)]
-            done += len(part)
-            if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
-                log.info("%d of %d images looked at", done, len(images))
-                last_line = time.monotonic()
-
+    counts.update(_take_images(stores, settings, images, threads, unfetched))
     if unfetched:
         refused = {one.received for one in unfetched}
         readable = [received for received in new if received not in refused]
@@ -191,6 +175,30 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
         stores.radiographs.record_quarantined(received, refusal.code, refusal.sentence)
         return {"quarantined": 1}
     return {"labels": 1, "kept_apart": told["kept_apart"]}
+
+
+def _take_images(
+    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int, unfetched: list[Unfetched]
+) -> Counter:
+    """Look at each image and record what became of it. Returns: counts. Adds to `unfetched` what has no outcome yet."""
+    counts: Counter = Counter()
+    attempts = stores.radiographs.attempts_of(images)
+    suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
+    for received in attempts.keys() - set(suspects):
+        stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
+        stores.radiographs.end_attempts([received])
+        counts["quarantined"] += 1
+    done, last_line = 0, time.monotonic()
+    others = [one for one in images if one not in attempts]
+    with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
+        for part in parts:
+            counts.update(_record(stores, part))
+            unfetched += [finding for finding in part if isinstance(finding, Unfetched)]
+            done += len(part)
+            if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+                log.info("%d of %d images looked at", done, len(images))
+                last_line = time.monotonic()
+    return counts
 
 
 def _inspected(
