@@ -72,7 +72,7 @@ def _ai(study: dict[str, Any], model: ModelVersion | None) -> list[Block]:
             ("score", f"{study['score']:.3f}, the highest of the images"),
             ("urgent", f"from {points.t_specificity:.3f}: {_known_of(model, 'at_t_specificity')}"),
             ("suspicious", f"from {points.t_sensitivity:.3f}: {_known_of(model, 'at_t_sensitivity')}"),
-            ("model version", str(model.version)),
+            ("model", f"version {model.version}"),
         ]
     if study["images_unscored"]:
         rows.append(("images without a score", str(study["images_unscored"])))

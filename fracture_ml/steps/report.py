@@ -76,7 +76,7 @@ def metrics_table(version: ModelVersion) -> Table:
 
 
 def worklist_table(stores: Stores, *, limit: int) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)  # all of it in 80 columns
     for heading in ("priority", "AI", "score", "region", "images", "due (UTC)", "study"):
         table.add_column(heading, no_wrap=True)
     for item in stores.worklist.open_items(limit=limit):
