@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from fracture_ml.training.sampling import batch_sizes, shuffled_batches
 from fracture_ml.training.state import EpochRecord, TrainingState
 
 _SHARE_OF_FREE_MEMORY = 0.5  # what the pixels may take of a GPU; the rest is for the network
+_EPOCHS_CHOSEN_BY = 3  # the epoch that is kept ends the best so many; the first ones have fewer
 _STEP_AT = (1 / 3, 2 / 3)  # the step schedule divides the learning rate by ten here
 
 
@@ -74,7 +76,7 @@ def train(
     keep: Callable[[bytes], None] | None = None,
     keep_every_s: float = 120.0,
 ) -> TrainedNetwork:
-    """Train a ResNet50 on `train_rows`, and keep the epoch that is best on `validation_rows`.
+    """Train a ResNet50 on `train_rows`, and keep the epoch that ends the three which are best on `validation_rows`.
 
     On a CPU the same arguments give the same bits, and so does a training that was killed and goes on from a
     checkpoint. `should_stop` is asked before every batch: once it says yes, what the finished epochs gave is returned.
@@ -150,8 +152,8 @@ def train(
             lr=lr,
             seconds=time.perf_counter() - began,
         )
-        best = state.history[state.best_epoch - 1] if state.best_epoch else None
-        state.end_epoch(record, is_best=best is None or _rank(record, recipe) > _rank(best, recipe))
+        so_far, best = [*state.history, record], state.best_epoch
+        state.end_epoch(record, is_best=not best or _rank(so_far, record.epoch, recipe) > _rank(so_far, best, recipe))
         if on_epoch is not None:
             on_epoch(record)
     return _result(state, spec)
@@ -285,9 +287,13 @@ def _validation_measures(logits: np.ndarray, truth: np.ndarray, epoch: int) -> d
     }
 
 
-def _rank(record: EpochRecord, recipe: TrainRecipe) -> tuple[float, float]:
-    """Better epochs rank higher: by the recipe's metric, then by the lower loss."""
-    return record.metric(recipe.selection_metric), -record.validation_loss
+def _rank(history: Sequence[EpochRecord], epoch: int, recipe: TrainRecipe) -> tuple[float, float]:
+    """Better epochs rank higher: by the recipe's metric, then by the lower loss, each the mean of the last few epochs.
+
+    The highest of many single epochs is lucky on the images that chose it, and no better on others (docs/LOG.md).
+    """
+    last = history[max(0, epoch - _EPOCHS_CHOSEN_BY) : epoch]
+    return fmean(one.metric(recipe.selection_metric) for one in last), -fmean(one.validation_loss for one in last)
 
 
 def _result(state: TrainingState, spec: PreprocessSpec) -> TrainedNetwork:

@@ -37,7 +37,8 @@ def test_it_learns_what_can_be_learned_and_keeps_the_best_epoch(drawn):
     trained = train(*drawn, TRAIN, VALIDATION, recipe, CPU, on_epoch=seen.append)
     assert trained.best_record.validation_auroc > 0.8
     assert trained.history == tuple(seen) and [record.epoch for record in seen] == list(range(1, 10))
-    assert trained.best_record.validation_auroc == max(record.validation_auroc for record in seen)
+    means = [np.mean([one.validation_auroc for one in seen[max(0, end - 3) : end]]) for end in range(1, 10)]
+    assert trained.best_epoch == int(np.argmax(means)) + 1
     assert seen[-1].train_loss < seen[0].train_loss
 
     network = build_network(initial_state=trained.state)
@@ -133,6 +134,14 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_a_remedy(drawn):
     with pytest.raises(TrainingDiverged, match="lower the learning rate"):
         broken = {name: tensor * float("inf") for name, tensor in build_network().state_dict().items()}
         train(*drawn, TRAIN, VALIDATION, RECIPE, CPU, initial_state=broken)
+
+
+def test_an_epoch_that_is_lucky_by_itself_is_not_kept(drawn, monkeypatch):
+    told = iter([0.60, 0.70, 0.93, 0.71, 0.85, 0.86, 0.87, 0.80])
+    measures = {"validation_loss": 0.5, "validation_accuracy": 0.5, "validation_balanced_accuracy": 0.5}
+    monkeypatch.setattr(loop, "_validation_measures", lambda *_: {**measures, "validation_auroc": next(told)})
+    trained = train(*drawn, TRAIN, VALIDATION, RECIPE.with_changes(epochs=8, selection_metric="auroc"), CPU)
+    assert trained.best_epoch == 7 and trained.best_record.validation_auroc == 0.87
 
 
 def test_early_stopping_ends_after_epochs_without_a_better_one(drawn):
