@@ -80,10 +80,12 @@ def run_demo(console: Console, *, data: Path | None = None, preset: str | None =
         before_promotion = datetime.now(UTC)
         with _stage(console, "promote"):
             _run_rung_by_asset(console, airflow, "promote_model", since=before_training)
-        if stores.registry.find_champion() is None:
+        if (champion := stores.registry.find_champion()) is None:
             raise StackError("No model was promoted; the gate's reasons stand above and in fracture.model_event")
+        # The hour may have struck while the gate judged: that run has planned without the champion.
+        since = max(before_promotion, stores.registry.promoted_at(champion.version))
         with _stage(console, "score"):
-            _run_rung_by_asset(console, airflow, "score_hourly", since=before_promotion)
+            _run_rung_by_asset(console, airflow, "score_hourly", since=since)
         with _stage(console, "monitor"):
             _run(console, airflow, "monitor_daily")
 

@@ -1,6 +1,7 @@
 """Model versions: immutable rows, and the history of what was done with them. The champion is the newest promotion."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -177,6 +178,13 @@ class Registry:
         with transaction(self._engine) as connection:
             _version_of(connection, version)
             return [row["version"] for row in rows_of(connection, "promotions")].count(version)
+
+    def promoted_at(self, version: int) -> datetime:
+        """When this version last became the champion. Raises: UnknownVersion; NoChampion: it never did."""
+        moments = [one["happened_at"] for one in self.events_of(version) if one["event"] in ("promoted", "rolled_back")]
+        if not moments:
+            raise NoChampion(f"Version {version} was never promoted: run `fracture promote`.")
+        return moments[-1]
 
     def line_of_champions(self) -> list[ModelVersion]:
         """The champions that a roll-back can return to, oldest first, the present one last; [] before the first."""

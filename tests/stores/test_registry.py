@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -412,3 +412,16 @@ def test_a_champion_is_judged_against_the_one_that_it_replaced(stores, settings)
     judge_challenger(stores, settings, version=second)
     (judged,) = [event for event in stores.registry.events_of(second) if event["event"] == "judged"]
     assert judged["details"]["champion"] == first
+
+
+def test_when_a_champion_was_made_is_told_from_its_last_promotion(stores, version):
+    with pytest.raises(NoChampion, match="never promoted"):
+        stores.registry.promoted_at(version)
+    other = register_measured(stores, stores.registry.version_of(version).snapshot_id)
+    moments = []
+    for promoted in (version, other):
+        stores.registry.promote(promoted, actor="dr", reason="better")
+        moments.append(stores.registry.promoted_at(promoted))
+    stores.registry.roll_back(actor="dr", reason="worse after all")
+    moments.append(stores.registry.promoted_at(version))
+    assert moments == sorted(set(moments)) and abs(datetime.now(UTC) - moments[-1]) < timedelta(minutes=5)
