@@ -34,7 +34,6 @@ _NO_RULING_OUT = (
 
 def ai_report(stores: Stores, settings: Settings, study_key: str, *, made_for: str) -> str:
     """The report as HTML. Args: made_for: who asked for it. Raises: UnknownItem, StorageUnavailable."""
-    row = stores.worklist.item_of(study_key)
     study = worklist.item(stores, study_key, reader=made_for)
     model = None if study["model_version"] is None else stores.registry.version_of(study["model_version"])
     sections: list[Section] = [
@@ -44,7 +43,7 @@ def ai_report(stores: Stores, settings: Settings, study_key: str, *, made_for: s
             (f"Image {number} of {study['images']}", _image(stores, settings, image))
             for number, image in enumerate(study["radiographs"], 1)
         ),
-        ("What people said", _people(row["events"])),
+        ("What people said", _people(study["events"])),
     ]
     title = f"Fracture AI report: {study['body_part']}, study {study_key[:8]}"
     made = f"Made for {made_for} at {_moment(datetime.now(UTC))}; a later report of this study may say more."
@@ -133,9 +132,7 @@ def _laid_over(plain: bytes, layer: bytes, box: Box | None, image: dict[str, Any
         across, down = picture.width / image["width_px"], picture.height / image["height_px"]
         corners = (box.x * across, box.y * down, (box.x + box.width) * across, (box.y + box.height) * down)
         ImageDraw.Draw(picture).rectangle(corners, outline=worklist.HIGHLIGHT_COLOUR, width=2)
-    file = io.BytesIO()
-    picture.convert("RGB").save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return worklist.png_of(picture.convert("RGB"))
 
 
 def _people(events: list[dict[str, Any]]) -> list[Block]:

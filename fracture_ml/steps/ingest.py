@@ -84,8 +84,7 @@ def ingest_inbox(
     Raises:  NotReconciled: an object has no outcome. StorageUnavailable, DatabaseUnavailable: worth a retry; what was
              recorded before stays.
     """
-    secret = settings.site_secret.get_secret_value().encode()
-    stores.radiographs.require_site_secret(keyed_hash(secret, "the site's secret"))
+    stores.radiographs.require_site_secret(keyed_hash(settings.site_secret_bytes, "the site's secret"))
     counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0, kept_apart=0)
     if retry_quarantined:
         counts["retried"] = 0
@@ -122,7 +121,9 @@ def ingest_inbox(
             counts["kept_apart"],
         )
 
-    counts.update(_take_images(stores, settings, images, threads, unfetched))
+    of_images, withheld = _take_images(stores, settings, images, threads)
+    counts.update(of_images)
+    unfetched += withheld
     if unfetched:
         refused = {one.received for one in unfetched}
         readable = [received for received in new if received not in refused]
@@ -161,10 +162,11 @@ def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
 
 
 def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int] | Unfetched:
-    secret = settings.site_secret.get_secret_value().encode()
     try:
         decode_limits(settings).require_bytes(received.size_bytes)
-        claims = claims_of_label_file(received.key, stores.bucket.read(received.key), site_secret=secret)
+        claims = claims_of_label_file(
+            received.key, stores.bucket.read(received.key), site_secret=settings.site_secret_bytes
+        )
         told = stores.radiographs.record_labels(received, claims)
     except ObjectNotFound:
         return {"vanished": 1}
@@ -178,10 +180,11 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
 
 
 def _take_images(
-    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int, unfetched: list[Unfetched]
-) -> Counter:
-    """Look at each image and record what became of it. Returns: counts. Adds to `unfetched` what has no outcome yet."""
+    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int
+) -> tuple[Counter, list[Unfetched]]:
+    """Look at each image and record what became of it. Returns: counts, and what has no outcome yet."""
     counts: Counter = Counter()
+    unfetched: list[Unfetched] = []
     attempts = stores.radiographs.attempts_of(images)
     suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
     for received in attempts.keys() - set(suspects):
@@ -198,7 +201,7 @@ def _take_images(
             if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
                 log.info("%d of %d images looked at", done, len(images))
                 last_line = time.monotonic()
-    return counts
+    return counts, unfetched
 
 
 def _inspected(
@@ -210,7 +213,7 @@ def _inspected(
     process, by its size or by a decoder's fault, leaves a trace. `suspects`, which a process that was killed had begun
     with, are looked at one by one.
     """
-    limits, secret = decode_limits(settings), settings.site_secret.get_secret_value().encode()
+    limits, secret = decode_limits(settings), settings.site_secret_bytes
     parts = chain(([one] for one in suspects), _chunks(others, _ROWS_PER_TRANSACTION))
     looking: deque[tuple[list[ReceivedObject], list[Future[Finding]]]] = deque()
 

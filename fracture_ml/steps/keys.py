@@ -5,6 +5,9 @@ A folder ends without a slash. The inbox, where others put what comes in, is a s
 
 from fracture_ml.core.records import MediaType
 
+TRAININGS = "training"  # the folder of all of them
+CHECKPOINT = "checkpoint.pt"  # in a training's folder, until it ends
+
 
 def radiograph_key(sha256: str, media_type: MediaType) -> str:
     """Where a de-identified radiograph is. sha256: of what came in, in hex."""
@@ -14,10 +17,6 @@ def radiograph_key(sha256: str, media_type: MediaType) -> str:
 def study_folder(study_name: str) -> str:
     """Where a study's table (trials.csv, trials.json) and pictures are."""
     return f"studies/{study_name}"
-
-
-TRAININGS = "training"  # the folder of all of them
-CHECKPOINT = "checkpoint.pt"  # in a training's folder, until it ends
 
 
 def training_folder(snapshot_id: str, recipe_id: str, code_version: str) -> str:

@@ -62,7 +62,7 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
 
 def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
     """Raise or settle the alerts of what is so at this hour: overdue studies, work that stands still, no champion,
-    and objects of the last two weeks that could not be used: a radiograph among them is on no list.
+    and objects that could not be used of late: a radiograph among them is on no list.
 
     Returns: {"overdue": open studies past their due time, "stuck": {what: how many}}.
     """
@@ -74,8 +74,8 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
         ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
         **{("stuck", name): count and f"{count} {_STUCK_WORDS[name]} for {hours}." for name, count in stuck.items()},
         ("quarantine", "inbox"): quarantined
-        and f"Of the objects of the last 14 days {quarantined} could not be used, and are on no list: look at "
-        "fracture.quarantine.",
+        and f"Of the objects of the last {QUARANTINE_TOLD_FOR.days} days {quarantined} could not be used, and are on "
+        "no list: look at fracture.quarantine.",
         ("no_champion", "registry"): unled and "No model is promoted: every study is 'AI unavailable'.",
     }
     _raise_or_settle(stores, wrong)

@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     admit_secondary_capture: bool = False
     admit_for_processing: bool = False
 
+    @property
+    def site_secret_bytes(self) -> bytes:
+        """As keyed hashes take it."""
+        return self.site_secret.get_secret_value().encode()
+
     @field_validator("database_url")
     @classmethod
     def _names_the_driver(cls, url: SecretStr) -> SecretStr:

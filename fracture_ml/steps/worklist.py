@@ -176,9 +176,9 @@ def report(
 
 
 def act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_said: Any) -> dict[str, Any]:
-    """Do what needs no words of its own: start_reading, take_over, close, reopen or release.
+    """Change an item by an action of the stores; `acknowledge` and `report`, which say more, come here too.
 
-    Args:    seen_and_said: row_version, of the item that the person saw; details, where there are any.
+    Args:    seen_and_said: row_version, of the item that the person saw; details, where the action has some.
     Returns: the item as it is now. Raises: UnknownItem, Conflict, HeldByAnother, NotAllowed.
     """
     row = stores.worklist.act(study_key, action, actor=actor, **seen_and_said)
@@ -194,7 +194,7 @@ def image_png(stores: Stores, settings: Settings, radiograph_id: int, *, longest
     data = stores.bucket.read(radiograph.object_key)
     picture = Image.fromarray(decode(data, decode_limits(settings), at_least_px=longest_px))  # (H, W)
     picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-    return _png(picture)
+    return png_of(picture)
 
 
 def highlighted_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
@@ -216,7 +216,7 @@ def overlay_png(stores: Stores, version: int, radiograph_id: int) -> bytes:
     attention = Image.open(io.BytesIO(heat_map)).convert("L")
     layer = Image.new("RGBA", attention.size, (*HIGHLIGHT_COLOUR, 0))
     layer.putalpha(attention.point(lambda level: round(level * _HIGHLIGHT_OPACITY)))
-    return _png(layer)
+    return png_of(layer)
 
 
 def _stored_picture(stores: Stores, version: int, radiograph_id: int, key_name: str) -> bytes:
@@ -270,7 +270,8 @@ def _image_for_people(image: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _png(picture: Image.Image) -> bytes:
+def png_of(picture: Image.Image) -> bytes:
+    """For the page: the network is near, so that time counts and not size."""
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)  # the network is near: time counts, not size
+    picture.save(file, "PNG", compress_level=1)
     return file.getvalue()

@@ -1,7 +1,7 @@
 """Radiographs, the objects that they came from, and the labels that speak of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,11 +63,8 @@ class RadiographStore:
 
     def attempts_of(self, listed: Sequence[ReceivedObject]) -> dict[ReceivedObject, int]:
         """How often a process began with each of these objects and was killed; those with 0 are left out."""
-        found = {}
         with transaction(self._engine) as connection:
-            for start in range(0, len(listed), _ROWS_PER_STATEMENT):
-                rows = rows_of(connection, "attempts_of", rows=_keys_of(listed[start : start + _ROWS_PER_STATEMENT]))
-                found |= {(row["object_key"], row["etag"]): row["attempts"] for row in rows}
+            found = {key: row["attempts"] for key, row in _rows_about(connection, "attempts_of", listed)}
         return {one: found[one.key, one.etag] for one in listed if (one.key, one.etag) in found}
 
     def begin_attempts(self, objects: Sequence[ReceivedObject]) -> None:
@@ -228,11 +225,16 @@ def boxes_of(drawn: Sequence[dict[str, float]]) -> tuple[Box, ...]:
 
 
 def _known_objects(connection: Connection, listed: Sequence[ReceivedObject]) -> set[tuple[str, str]]:
-    known: set[tuple[str, str]] = set()
+    return {key for key, _ in _rows_about(connection, "received_known", listed)}
+
+
+def _rows_about(
+    connection: Connection, name: str, listed: Sequence[ReceivedObject]
+) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """((key, etag), row) of what the query of this name returns of those listed, however many they are."""
     for start in range(0, len(listed), _ROWS_PER_STATEMENT):
-        rows = rows_of(connection, "received_known", rows=_keys_of(listed[start : start + _ROWS_PER_STATEMENT]))
-        known.update((row["object_key"], row["etag"]) for row in rows)
-    return known
+        for row in rows_of(connection, name, rows=_keys_of(listed[start : start + _ROWS_PER_STATEMENT])):
+            yield (row["object_key"], row["etag"]), row
 
 
 def _keys_of(listed: Sequence[ReceivedObject]) -> str:

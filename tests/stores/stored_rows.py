@@ -164,3 +164,8 @@ def list_studies(stores, version: int | None = None) -> int:
 def act(stores, study_key: str, action: str, *, actor: str = "dr a", **details):
     row_version = stores.worklist.item_of(study_key)["row_version"]
     return stores.worklist.act(study_key, action, actor=actor, row_version=row_version, details=details)
+
+
+def events(stores: Stores, study_key: str) -> list[str]:
+    """What happened to a listed study, oldest first."""
+    return [event["event"] for event in stores.worklist.item_of(study_key)["events"]]

@@ -16,6 +16,7 @@ from tests.stores.stored_rows import (
     act,
     arrival,
     claim,
+    events,
     freeze,
     list_studies,
     receive,
@@ -23,11 +24,6 @@ from tests.stores.stored_rows import (
     register,
     scored,
 )
-
-
-def events(stores, study_key: str) -> list[str]:
-    return [event["event"] for event in stores.worklist.item_of(study_key)["events"]]
-
 
 # --- people ---------------------------------------------------------------------------------------
 

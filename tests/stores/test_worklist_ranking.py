@@ -14,6 +14,7 @@ from tests.stores.stored_rows import (
     act,
     arrival,
     claim,
+    events,
     list_studies,
     ranked,
     receive,
@@ -22,10 +23,6 @@ from tests.stores.stored_rows import (
     rejected,
     scored,
 )
-
-
-def events(stores, study_key: str) -> list[str]:
-    return [event["event"] for event in stores.worklist.item_of(study_key)["events"]]
 
 
 def test_a_study_is_the_sum_of_its_images(stores, version):
