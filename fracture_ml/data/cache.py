@@ -26,7 +26,7 @@ from fracture_ml.imaging.letterbox import letterbox
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # part of the name: change it whenever the same bytes would give other pixels
+_FORMAT = 3  # part of the name: change it whenever the same bytes would give other pixels
 _PIXELS = "pixels.u8"
 _MANIFEST = "manifest.json"
 _BUILDING = "building-"
@@ -163,7 +163,8 @@ def _fill(
 
     def square_of(radiograph: StoredRadiograph) -> np.ndarray | str:
         try:
-            return letterbox(decode(read(radiograph.object_key), limits, at_least_px=size_px), size_px)
+            data = read(radiograph.object_key)
+            return letterbox(decode(data, limits, at_least_px=size_px, colours_checked=True), size_px)
         except ObjectNotFound:
             return f"{_MISSING}: its object is not in the bucket"
         except ObjectWithheld as fault:

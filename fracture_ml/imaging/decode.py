@@ -93,15 +93,23 @@ def sniff(data: bytes) -> MediaType:
     raise NotAnImage("The bytes are not PNG, JPEG or DICOM, whatever the name says.")
 
 
-def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, at_least_px: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    *,
+    at_least_px: int | None = None,
+    colours_checked: bool = False,
+) -> np.ndarray:
     """The object's pixels, as a person would look at them.
 
     Args:    at_least_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as its longer side stays at least this.
+             colours_checked: as every stored radiograph's were when it was taken in: a JPEG's are not decoded again,
+             which gives the same picture in two thirds of the time (docs/LOG.md).
     Returns: uint8, (H, W), 0 = black, bone bright.
     Raises:  an UnusableObject, whatever the bytes are: EmptyObject, NotAnImage, TooLarge (before decoding), Truncated,
              Corrupt, NotARadiograph, UnsupportedDicom, BurnedInIdentity.
     """
-    return read_picture(data, limits, at_least_px=at_least_px).pixels
+    return read_picture(data, limits, at_least_px=at_least_px, colours_checked=colours_checked).pixels
 
 
 def read_picture(
@@ -111,10 +119,7 @@ def read_picture(
     at_least_px: int | None = None,
     colours_checked: bool = False,
 ) -> Picture:
-    """Like `decode`, with what the file says about the image. Decodes once.
-
-    Args: colours_checked: these bytes were decoded before and are grey: a JPEG's colours are not decoded again.
-    """
+    """Like `decode`, with what the file says about the image. Decodes once."""
     media_type = sniff(data)
     limits.require_bytes(len(data))
     if media_type is MediaType.JPEG:

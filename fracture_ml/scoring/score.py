@@ -66,8 +66,13 @@ class Scorer:
         threads: int = 0,
         batch_size: int | None = None,
         heat_maps: bool = True,
+        colours_checked: bool = False,
     ):
-        """threads: cores to use; 0: all. batch_size: None: by device. heat_maps: False leaves out maps and boxes."""
+        """What it scores with.
+
+        Args: threads: cores to use; 0: all. batch_size: None: by device. heat_maps: False leaves out maps and boxes.
+              colours_checked: all that is scored has been taken in before, where a photograph in colour is refused.
+        """
         network = bundle.build_network(torch.device("cpu"))
         self._network = freeze_for_inference(network, device, mirrors=bundle.recipe.mirrored_scoring)
         self._shows_places = network.knows_places
@@ -78,6 +83,7 @@ class Scorer:
         self._limits = limits or DecodeLimits()
         self.batch_size = batch_size or BATCH_SIZE[device.type]
         self._heat_maps = heat_maps
+        self._colours_checked = colours_checked
         self._threads_before = torch.get_num_threads()
         cores = threads or self._threads_before
         in_network = cores if device.type == "cpu" else 1
@@ -128,7 +134,9 @@ class Scorer:
         except UnusableObject as fault:
             return fault
         try:
-            return view_of(data, self._limits, image_size_px=self._spec.image_size_px)
+            return view_of(
+                data, self._limits, image_size_px=self._spec.image_size_px, colours_checked=self._colours_checked
+            )
         except UnusableObject as fault:
             return fault
         except (FractureError, MemoryError):

@@ -30,9 +30,9 @@ class View:
         return _shrunk(read_picture(self.data, limits, at_least_px=LONGEST_SIDE_PX, colours_checked=True).pixels)
 
 
-def view_of(data: bytes, limits: DecodeLimits, *, image_size_px: int) -> View:
-    """Decode as the pixel cache of the training does. Raises: an UnusableObject."""
-    picture = read_picture(data, limits, at_least_px=image_size_px)
+def view_of(data: bytes, limits: DecodeLimits, *, image_size_px: int, colours_checked: bool = False) -> View:
+    """Decode as the pixel cache of the training does. `colours_checked`: as of `decode`. Raises: an UnusableObject."""
+    picture = read_picture(data, limits, at_least_px=image_size_px, colours_checked=colours_checked)
     shown = _shrunk(picture.pixels)
     wanted_px = min(LONGEST_SIDE_PX, max(picture.width_px, picture.height_px))
     return View(

@@ -60,7 +60,8 @@ def score_batch(
     scoring = patiently(stores.registry.version_of, version)
     bundle = patiently(open_bundle, stores, scoring)
     limits = decode_limits(settings)
-    with Scorer(bundle, choose_device(settings.device), limits=limits, threads=settings.threads) as scorer:
+    device = choose_device(settings.device)
+    with Scorer(bundle, device, limits=limits, threads=settings.threads, colours_checked=True) as scorer:
         worker = _Worker(stores, version, scorer, readable=scoring.bundle_key)
         while blocks:
             found = worker.score(blocks)

@@ -192,7 +192,8 @@ def image_png(stores: Stores, settings: Settings, radiograph_id: int, *, longest
     """
     (radiograph,) = stores.radiographs.stored([radiograph_id])
     data = stores.bucket.read(radiograph.object_key)
-    picture = Image.fromarray(decode(data, decode_limits(settings), at_least_px=longest_px))  # (H, W)
+    pixels = decode(data, decode_limits(settings), at_least_px=longest_px, colours_checked=True)  # (H, W)
+    picture = Image.fromarray(pixels)
     picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return png_of(picture)
 

@@ -102,6 +102,21 @@ def test_a_score_does_not_depend_on_its_neighbours_in_the_batch(bundle):
     assert together == pytest.approx(turned, abs=1e-3)
 
 
+def test_a_photograph_is_refused_where_nobody_looked_for_colours_before(bundle):
+    yellow, blue = np.array([250, 210, 40], np.uint8), np.array([20, 60, 200], np.uint8)
+    photograph, grey = io.BytesIO(), io.BytesIO()
+    checks = np.kron(np.indices((6, 8)).sum(0) % 2, np.ones((16, 16), int))[..., None]
+    Image.fromarray(np.where(checks == 0, yellow, blue).astype(np.uint8)).save(photograph, "JPEG", quality=95)
+    Image.open(io.BytesIO(jpeg(5))).convert("RGB").save(grey, "JPEG", quality=95)
+    items = [item(1, photograph.getvalue()), item(2, grey.getvalue())]
+    refused, looked_at = outcomes_of(bundle, items)
+    assert isinstance(refused, Rejected)
+    assert refused.reason.startswith("not_a_radiograph: A colour picture")
+    taken_for_grey, quick = outcomes_of(bundle, items, colours_checked=True)
+    assert isinstance(taken_for_grey, Scored)
+    assert quick.probability == pytest.approx(looked_at.probability, abs=1e-6)
+
+
 def test_an_output_that_is_not_a_number_is_rejected(bundle):
     broken = replace(bundle, state={**bundle.state, "fc.bias": torch.tensor([float("nan"), 0.0])})
     (outcome,) = outcomes_of(broken, [item(1, png(1))])
