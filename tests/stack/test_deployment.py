@@ -12,8 +12,8 @@ import yaml
 
 from fracture_ml.stack.airflow import COMPONENTS, FOR_TASKS
 from fracture_ml.steps.settings import Settings
+from tests.stack.composed import REPOSITORY, install_what_a_server_adds
 
-REPOSITORY = Path(__file__).parents[2]
 COMPOSE = REPOSITORY / "docker-compose.yml"
 _REQUIRED = sorted(set(re.findall(r"\$\{([A-Z_0-9]+):\?", COMPOSE.read_text())))
 
@@ -120,15 +120,9 @@ def test_an_address_with_a_path_is_refused_before_every_task_fails(address, ends
 
 def test_what_the_server_image_adds_to_airflow_can_be_imported(tmp_path):
     """The packages of its lock that the development's lacks or has in another version, in a folder of their own."""
-    uv = REPOSITORY / ".venv" / "bin" / "uv"
-    if not uv.exists():
+    if not (REPOSITORY / ".venv" / "bin" / "uv").exists():
         pytest.skip("uv is installed by `make install`")
-    here = _pinned("requirements.lock")
-    added = [entry for name, entry in _pinned("requirements-server.lock").items() if here.get(name) != entry]
-    (tmp_path / "added.txt").write_text("\n".join(added))
-    install = [uv, "--no-config", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-    install += ["--python", sys.executable, "--target", tmp_path / "added", "--requirement", tmp_path / "added.txt"]
-    subprocess.run(install, check=True, timeout=240)
+    install_what_a_server_adds(tmp_path / "added")
     modules = (
         "airflow.providers.celery.executors.celery_executor_utils",
         "airflow.providers.fab.auth_manager.fab_auth_manager",
@@ -144,9 +138,3 @@ def test_what_the_server_image_adds_to_airflow_can_be_imported(tmp_path):
             [sys.executable, "-c", f"import {module}"], env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
-
-
-def _pinned(lock: str) -> dict[str, str]:
-    """name -> its lines in a lock, hashes included."""
-    entries = re.findall(r"^[a-z0-9][^\n]*(?:\n {4}[^\n]*)*", (REPOSITORY / lock).read_text(), re.MULTILINE)
-    return {re.match(r"[\w.-]+", entry)[0]: entry for entry in entries}
