@@ -70,13 +70,16 @@ def rank_study(study: StudyToRank, *, rules: RankingRules) -> RankedStudy:
     )
 
 
-def effective_priority(ordered: Priority, ai: AiPriority, *, raised: bool, prioritised: bool = True) -> Priority:
+def effective_priority(
+    ordered: Priority, ai: AiPriority, *, raised: bool, prioritised: bool = True, overdue: bool = False
+) -> Priority:
     """The ordered priority, or the AI's where that is higher: never lower than what was ordered.
 
-    Urgent counts as URGENT, all else as ROUTINE; `raised` is one step more. The view `worklist_open` says the same.
+    The AI's urgent counts as URGENT, all else as ROUTINE; `raised` is one step more. Past its due time a study rises
+    one step, whatever it rose by before. The view `worklist_open` says the same.
     """
-    if not prioritised:
-        return ordered
-    by_ai = (1 if ai == AiPriority.URGENT else 2) - raised
     rungs = list(Priority)  # STAT first
-    return rungs[min(rungs.index(ordered), by_ai)]
+    rung = rungs.index(ordered)
+    if prioritised:
+        rung = min(rung, (1 if ai == AiPriority.URGENT else 2) - raised)
+    return rungs[max(0, rung - overdue)]

@@ -247,12 +247,8 @@ def _for_people(stores: Stores, row: dict[str, Any], reader: str, now: datetime)
 
 
 def _priority_now(row: dict[str, Any], ai: AiPriority, overdue: bool) -> Priority:
-    """As in the view `worklist_open`: past its due time an item rises one step."""
-    effective = effective_priority(
-        Priority(row["ordered_priority"]), ai, raised=row["raised"], prioritised=row["prioritised"]
-    )
-    rungs = list(Priority)  # STAT first
-    return rungs[max(0, rungs.index(effective) - overdue)]
+    ordered = Priority(row["ordered_priority"])
+    return effective_priority(ordered, ai, raised=row["raised"], prioritised=row["prioritised"], overdue=overdue)
 
 
 def _image_for_people(image: dict[str, Any]) -> dict[str, Any]:

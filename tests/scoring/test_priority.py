@@ -142,3 +142,20 @@ def test_each_rule_is_part_of_the_name_by_which_open_studies_are_placed_anew(cha
 def test_the_times_to_read_are_settings():
     rules = {"minutes_stat": 5, "minutes_urgent": 30, "minutes_routine": 600}
     assert [minutes_to_read(rank(study(ordered=ordered), **rules)) for ordered in Priority] == [5, 30, 600]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "ai", "prioritised", "late"),
+    [
+        (Priority.ROUTINE, AiPriority.BELOW, True, Priority.URGENT),
+        (Priority.ROUTINE, AiPriority.URGENT, True, Priority.STAT),
+        (Priority.ROUTINE, AiPriority.URGENT, False, Priority.URGENT),
+        (Priority.URGENT, AiPriority.UNAVAILABLE, True, Priority.STAT),
+        (Priority.STAT, AiPriority.BELOW, True, Priority.STAT),
+    ],
+)
+def test_past_its_due_time_a_study_rises_one_step(ordered, ai, prioritised, late):
+    in_time = effective_priority(ordered, ai, raised=False, prioritised=prioritised)
+    assert effective_priority(ordered, ai, raised=False, prioritised=prioritised, overdue=True) == late
+    rungs = list(Priority)
+    assert rungs.index(late) == max(0, rungs.index(in_time) - 1)
