@@ -107,13 +107,8 @@ def ingest_inbox(
 
     label_files = [received for received in new if is_label_file(received.key)]
     images = [received for received in new if not is_label_file(received.key)]
-    unfetched: list[Unfetched] = []
-    for received in label_files:
-        taken = _take_label_file(stores, settings, received)
-        if isinstance(taken, Unfetched):
-            unfetched.append(taken)
-        else:
-            counts.update(taken)
+    of_label_files, unfetched = _take_label_files(stores, settings, label_files)
+    counts.update(of_label_files)
     if counts["kept_apart"]:
         log.warning(
             "%d radiographs were listed before a label file named their study, and stay studies of their own: send the "
@@ -161,6 +156,44 @@ def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
     return True
 
 
+def _begun_before(
+    stores: Stores, objects: list[ReceivedObject], counts: Counter
+) -> tuple[list[ReceivedObject], list[ReceivedObject]]:
+    """Those with which a process had begun that was killed, and the others.
+
+    What too many of them had begun with is in neither: it is quarantined, and counted.
+    """
+    attempts = stores.radiographs.attempts_of(objects)
+    suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
+    for received in attempts.keys() - set(suspects):
+        stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
+        stores.radiographs.end_attempts([received])
+        counts["quarantined"] += 1
+    return suspects, [one for one in objects if one not in attempts]
+
+
+def _take_label_files(
+    stores: Stores, settings: Settings, label_files: list[ReceivedObject]
+) -> tuple[Counter, list[Unfetched]]:
+    """Read each by itself. Returns: counts, and what has no outcome yet."""
+    counts: Counter = Counter()
+    unfetched: list[Unfetched] = []
+    suspects, others = _begun_before(stores, label_files, counts)
+    to_read = {*suspects, *others}
+    for received in [one for one in label_files if one in to_read]:
+        stores.radiographs.begin_attempts([received])
+        try:
+            taken = _take_label_file(stores, settings, received)
+        finally:  # a kill alone leaves it written down
+            with suppress(DatabaseUnavailable):
+                stores.radiographs.end_attempts([received])
+        if isinstance(taken, Unfetched):
+            unfetched.append(taken)
+        else:
+            counts.update(taken)
+    return counts, unfetched
+
+
 def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int] | Unfetched:
     try:
         decode_limits(settings).require_bytes(received.size_bytes)
@@ -185,14 +218,8 @@ def _take_images(
     """Look at each image and record what became of it. Returns: counts, and what has no outcome yet."""
     counts: Counter = Counter()
     unfetched: list[Unfetched] = []
-    attempts = stores.radiographs.attempts_of(images)
-    suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
-    for received in attempts.keys() - set(suspects):
-        stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
-        stores.radiographs.end_attempts([received])
-        counts["quarantined"] += 1
+    suspects, others = _begun_before(stores, images, counts)
     done, last_line = 0, time.monotonic()
-    others = [one for one in images if one not in attempts]
     with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
         for part in parts:
             counts.update(_record(stores, part))

@@ -121,34 +121,39 @@ def test_where_postgres_goes_away_the_rest_of_the_inbox_is_not_fetched(stores, s
     assert len(looked_at) < 200
 
 
-def _ingest_and_be_killed_by(key: str, settings: Settings) -> None:
+def _ingest_and_be_killed_by(killer: str, settings: Settings) -> None:
     """In a process of its own: an object that ends whoever looks at it, as one does that takes all memory."""
-    look = ingest._inspect
+    read = Bucket.read
 
-    def looked_at(bucket, received, *given):
-        if received.key == key:
+    def read_and_die(bucket: Bucket, key: str) -> bytes:
+        if key == killer:
             os.kill(os.getpid(), signal.SIGKILL)
-        return look(bucket, received, *given)
+        return read(bucket, key)
 
-    ingest._inspect = looked_at
+    Bucket.read = read_and_die
     ingest.ingest_inbox(open_context(settings), settings)
 
 
-def test_an_object_that_kills_its_reader_is_set_aside_and_the_others_are_taken_in(stores, settings, bucket, tmp_path):
+@pytest.mark.parametrize(("killer", "radiographs", "outcome"), [("66.png", 7, "radiograph"), ("66.csv", 8, "labels")])
+def test_an_object_that_kills_its_reader_is_set_aside_and_the_others_are_taken_in(
+    killer, radiographs, outcome, stores, settings, bucket, tmp_path
+):
     put_images(bucket, tmp_path, *range(64, 72))
+    for name in ("66", "71"):
+        bucket.write(f"inbox/{name}.csv", f"object_key,label\n{name}.png,positive\n".encode())
     ended_by = []
     for _ in range(5):
         process = multiprocessing.get_context("spawn").Process(
-            target=_ingest_and_be_killed_by, args=("inbox/66.png", settings)
+            target=_ingest_and_be_killed_by, args=(f"inbox/{killer}", settings)
         )
         process.start()
         process.join(120)
         ended_by.append(process.exitcode)
     assert ended_by == [-signal.SIGKILL] * 3 + [0, 0]
-    assert quarantined(stores) == {"inbox/66.png": "stops_the_reader"}
-    assert stores.radiographs.counts()["radiographs"] == 7
+    assert quarantined(stores) == {f"inbox/{killer}": "stops_the_reader"}
+    assert stores.radiographs.counts()["radiographs"] == radiographs
     counts = ingest.ingest_inbox(stores, settings, retry_quarantined="stops_the_reader")
-    assert (counts["retried"], counts["radiograph"]) == (1, 1) and quarantined(stores) == {}
+    assert (counts["retried"], counts[outcome]) == (1, 1) and quarantined(stores) == {}
 
 
 def test_servers_that_go_away_are_no_objects_fault_however_often(stores, settings, bucket, tmp_path, monkeypatch):
