@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -127,11 +127,8 @@ class Composed:
         return text
 
 
-@contextmanager
-def redis(folder: Path, password: str) -> Iterator[str]:
-    """The broker, with the file's command; its address."""
-    (port,) = find_free_ports(1)
-    folder.mkdir()
+def start_broker(folder: Path, port: int, password: str) -> Running:
+    """Redis, with the file's command; it answers when this returns."""
     shell, option, line = _SERVICES["redis"]["command"]
     program = Program(
         name="redis",
@@ -140,11 +137,8 @@ def redis(folder: Path, password: str) -> Iterator[str]:
         environment={"REDIS_PASSWORD": password},
     )
     running = Running(program)
-    try:
-        wait_until(lambda: not is_free(port), timeout_s=20, sentence=running.log.read_text())
-        yield f"127.0.0.1:{port}"
-    finally:
-        kill(running)
+    wait_until(lambda: not is_free(port), timeout_s=20, sentence="Redis does not answer")
+    return running
 
 
 def kill(running: Running) -> None:
@@ -161,7 +155,8 @@ class Server:
     """What runs, and the doors to it."""
 
     services: Composed
-    running: dict[str, Running]  # by machine
+    running: dict[str, Running]  # by machine; what is added ends with the others
+    start_redis: Callable[[], Running]
     url: str
     bucket: Bucket
     database_url: str
@@ -195,8 +190,8 @@ def running_server(folder: Path) -> Iterator[Server]:
         s3, running = new_s3(folder / "s3")
         ending.callback(s3.remove_sockets)
         ending.callback(running.stop)
-        broker = ending.enter_context(redis(folder / "redis", "of-the-broker"))
-        port = str(find_free_ports(1)[0])
+        ui_port, broker_port = find_free_ports(2)
+        port = str(ui_port)
         url = f"http://127.0.0.1:{port}"
         services = Composed(
             folder=folder / "services",
@@ -219,7 +214,7 @@ def running_server(folder: Path) -> Iterator[Server]:
             },
             addresses={
                 "postgres:5432": f"127.0.0.1:{postgres.port}",
-                "redis:6379": broker,
+                "redis:6379": f"127.0.0.1:{broker_port}",
                 "s3:8333": s3.endpoint_url.partition("//")[2],
                 "api-server:8080": f"127.0.0.1:{port}",
                 "127.0.0.1:8080": f"127.0.0.1:{port}",
@@ -231,6 +226,9 @@ def running_server(folder: Path) -> Iterator[Server]:
             },
         )
         services.folder.mkdir()
+        start_redis = partial(start_broker, services.folder, broker_port, services.variables["REDIS_PASSWORD"])
+        started = {"redis": start_redis()}
+        ending.callback(lambda: [kill(running) for running in started.values() if running.process.poll() is None])
         initialised = services.run("init")
         assert initialised.returncode == 0, initialised.stdout + initialised.stderr
         machines = {
@@ -241,12 +239,12 @@ def running_server(folder: Path) -> Iterator[Server]:
             "worker": "worker",
             "gpu-machine-1": "worker-cpu",
         }
-        started = {machine: services.start(service, machine=machine) for machine, service in machines.items()}
-        ending.callback(lambda: [kill(running) for running in started.values() if running.process.poll() is None])
+        started |= {machine: services.start(service, machine=machine) for machine, service in machines.items()}
         wait_until(partial(_answers, url), timeout_s=120, sentence="the api-server does not answer")
         yield Server(
             services=services,
             running=started,
+            start_redis=start_redis,
             url=url,
             bucket=bucket_on(s3, "fracture"),
             database_url=postgres.url(role="fracture", password=OWNER_PASSWORD, database="fracture"),

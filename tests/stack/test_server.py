@@ -100,6 +100,16 @@ def _what_may(server: Server, name: str) -> dict[str, bool]:
     }
 
 
+def test_the_broker_may_be_lost_with_all_that_it_holds(server: Server):
+    """Workers that no longer listen after that are an old fault of Celery; nothing would tell of it."""
+    kill(server.running["redis"])
+    server.running["redis"] = server.start_redis()
+    with server.airflow() as airflow:
+        airflow.unpause("monitor_daily")
+        run_id = airflow.trigger("monitor_daily")
+        assert airflow.follow("monitor_daily", run_id, timeout_s=_WAIT_S, on_look=lambda _: None) == "success"
+
+
 def test_the_main_job_goes_on_on_another_machine_when_the_one_that_trains_dies(server: Server, tmp_path: Path):
     facts = write_inbox(tmp_path / "drawn", patients=45, seed=11)
     for path in (path for path in (tmp_path / "drawn").rglob("*") if path.is_file()):
