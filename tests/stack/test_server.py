@@ -115,7 +115,7 @@ def test_the_main_job_goes_on_on_another_machine_when_the_one_that_trains_dies(s
     for path in (path for path in (tmp_path / "drawn").rglob("*") if path.is_file()):
         server.bucket.write(f"inbox/{path.relative_to(tmp_path).as_posix()}", path.read_bytes())
     work = {"preset": "demo", "folds": 2, "tuning_image_size_px": 32, "tuning_epochs": 1, "trials": 1, "force": True}
-    work |= {"epochs": 6, "image_size_px": 32}
+    work |= {"epochs": 3, "image_size_px": 32}
     with server.airflow() as airflow:
 
         def run(dag_id: str, conf: dict | None = None, meanwhile: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -139,7 +139,7 @@ def test_the_main_job_goes_on_on_another_machine_when_the_one_that_trains_dies(s
         assert (tries["tune"], tries["train"], tries["register"]) == (1, 2, 1)
         assert "The training goes on from its checkpoint" in server.task_logs()
         assert _checkpoints(server) == []
-        # Six epochs may not pass the gate: here a person decides, in a container.
+        # Three epochs may not pass the gate: here a person decides, in a container.
         decided = server.services.run("worker", ["fracture", "promote", "1", "--actor", "a test"])
         assert decided.returncode == 0, decided.stderr
         run("score_hourly")
