@@ -201,7 +201,7 @@ def _translated(error: ClientError) -> ObjectNotFound | StorageUnavailable:
         return RequestRefused(sentence) if code in _MAY_BE_THIS_OBJECT else StorageUnavailable(sentence)
     if status == 507 or code in ("InsufficientStorage", "XMinioStorageFull", "QuotaExceeded"):
         return StorageUnavailable("Object storage has no space left: make room behind FRACTURE_S3_ENDPOINT_URL.")
-    if status >= 500:
+    if status >= 500 or status in (408, 429) or code == "RequestTimeout":  # too slow, too often: no object's fault
         kind = RequestFailed if status == 500 else StorageUnavailable
         return kind(
             f"Object storage fails ({code or status}): it is overloaded, starting or its disk is full; run this again."

@@ -27,6 +27,7 @@ QUERIES = SQL_FOLDER / "queries"
 _CLASSES_OF_UNAVAILABLE = ("08", "40", "53", "57", "58")
 _CLASSES_OF_ROWS = ("22", "23", "54")  # a value that no column takes, a constraint, too long for an index
 _LOCK_NOT_AVAILABLE = "55P03"
+_READ_ONLY = "25006"  # a standby, as while another server takes over, or one that an operator made read-only
 
 
 def connect(url: str) -> Engine:
@@ -63,9 +64,9 @@ def connect(url: str) -> Engine:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One unit of work: committed at the end, rolled back by any error.
 
-    Raises: DatabaseUnavailable: Postgres is away, refuses the login, is full, or broke off, as it does where a lock
-        stays taken for five minutes; DatabaseRefused: a rule of a table refuses what was to be written (RowRefused:
-        the values of a row). No message holds a password, a parameter or a row.
+    Raises: DatabaseUnavailable: Postgres is away, refuses the login, is full, takes no writes, or broke off, as it does
+        where a lock stays taken for five minutes; DatabaseRefused: a rule of a table refuses what was to be written
+        (RowRefused: the values of a row). No message holds a password, a parameter or a row.
     """
     try:
         with engine.begin() as connection:
@@ -79,7 +80,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 def _translated(error: DBAPIError) -> DatabaseUnavailable | DatabaseRefused:
     code = getattr(error.orig, "pgcode", None) or ""
     no_code = isinstance(error, OperationalError | InterfaceError) and not code  # the connection itself failed
-    if no_code or code[:2] in _CLASSES_OF_UNAVAILABLE or code == _LOCK_NOT_AVAILABLE:
+    if no_code or code[:2] in _CLASSES_OF_UNAVAILABLE or code in (_LOCK_NOT_AVAILABLE, _READ_ONLY):
         return DatabaseUnavailable(_why_unavailable(code, str(error.orig)))
     refused = RowRefused if code[:2] in _CLASSES_OF_ROWS else DatabaseRefused
     return refused(_why_refused(error, code))
@@ -94,12 +95,16 @@ def _why_unavailable(code: str, said: str) -> str:
         return "Postgres has no space left on its disk: make room, then run this again."
     if code.startswith("40") or code in (_LOCK_NOT_AVAILABLE, "57014"):
         return "Postgres broke off a statement that others were in the way of: run this again."
+    if code == _READ_ONLY:
+        return "Postgres takes no writes now, as a standby does: run this again, or look at FRACTURE_DATABASE_URL."
     return "Postgres cannot be reached: is it running (`make up`)? Otherwise look at FRACTURE_DATABASE_URL."
 
 
 def _why_refused(error: DBAPIError, code: str) -> str:
     """Names the rule. Postgres's own detail is left out: it quotes the row, and so could name a person."""
     told = getattr(error.orig, "diag", None)
+    if isinstance(error, ProgrammingError) and not code:  # Postgres never saw it
+        return "The driver of Postgres refuses a statement, or a word after the `?` of FRACTURE_DATABASE_URL."
     if isinstance(error, ProgrammingError) and told is not None:  # a wrong statement or a missing right: no row in it
         return f"Postgres refuses a statement ({code}): {told.message_primary}"
     rule = getattr(told, "constraint_name", None) or "no named rule"

@@ -5,13 +5,23 @@ import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 import sqlalchemy
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from fracture_ml.core.errors import DatabaseRefused, DatabaseUnavailable, InvalidSettings, SchemaMismatch
+from fracture_ml.core.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    InvalidSettings,
+    RowRefused,
+    SchemaMismatch,
+)
+from fracture_ml.core.records import Box
 from fracture_ml.stores import database, open_stores
 from fracture_ml.stores.database import QUERIES, check_schema, connect, migrate, query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.radiographs import INGEST_LOCK
@@ -52,16 +62,24 @@ def test_two_programs_that_migrate_at_once_apply_each_migration_once(create_data
         assert sorted(pool.map(run, range(2))) == [[], _MIGRATIONS]
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(create_database, tmp_path, monkeypatch):
+@pytest.mark.parametrize("table", ["worklist", "retried_object"])  # of the first migration, of the fourth
+def test_a_migration_that_fails_leaves_nothing_behind(create_database, table):
     url = create_database()
     engine = connect(url)
     with transaction(engine) as connection:
         connection.exec_driver_sql("CREATE SCHEMA fracture")
-        connection.exec_driver_sql("CREATE TABLE fracture.worklist ()")
-    with pytest.raises(DatabaseRefused, match='"worklist" already exists'):
+        connection.exec_driver_sql(f"CREATE TABLE fracture.{table} ()")
+    with pytest.raises(DatabaseRefused, match=f'"{table}" already exists'):
         migrate(url)
     with pytest.raises(SchemaMismatch, match="no tables of ours yet: run `fracture migrate`"):
         check_schema(engine)
+
+
+def test_migrations_are_found_in_a_folder_of_any_name(create_database, tmp_path, monkeypatch):
+    folder = tmp_path / "50% of %(here)s"
+    folder.symlink_to(database.MIGRATIONS)
+    monkeypatch.setattr(database, "MIGRATIONS", folder)
+    assert migrate(create_database()) == _MIGRATIONS
 
 
 def test_an_empty_database_stops_the_program_with_the_command_to_type(create_database):
@@ -73,8 +91,16 @@ def test_an_empty_database_stops_the_program_with_the_command_to_type(create_dat
     ("change", "says"),
     [
         ("DELETE FROM fracture.migration", "behind this code, it lacks 0001_initial"),
+        (
+            "DELETE FROM fracture.migration WHERE name > '0009'",
+            "behind this code, it lacks 0009_clusters, 0010_watched:",
+        ),
         ("INSERT INTO fracture.migration VALUES ('0099_later', 'x')", "ahead of this code, which does not know 0099"),
         ("UPDATE fracture.migration SET sha256 = 'x'", "0001_initial.sql was edited after it was applied"),
+        (
+            "UPDATE fracture.migration SET sha256 = 'x' WHERE name ~ '0005'",
+            "0005_ranking_rules.sql was edited after it",
+        ),
     ],
 )
 def test_a_database_that_differs_stops_the_program_with_the_command_to_type(stores, change, says):
@@ -85,6 +111,9 @@ def test_a_database_that_differs_stops_the_program_with_the_command_to_type(stor
             connection.exec_driver_sql(change)
         with pytest.raises(SchemaMismatch, match=f"{says}.*`fracture migrate`"):
             check_schema(stores.engine)
+        if "behind" not in says:  # then `fracture migrate` helps no more: it says so too, and changes nothing
+            with pytest.raises(SchemaMismatch, match=says):
+                migrate(stores.engine.url.render_as_string(hide_password=False))
     finally:
         with transaction(stores.engine) as connection:
             connection.exec_driver_sql("DELETE FROM fracture.migration")
@@ -116,10 +145,133 @@ def test_a_wrong_password_and_an_unknown_database_name_the_setting(database_url)
         check_schema(connect(database_url + "_missing"))
 
 
-def test_an_unreadable_url_names_the_setting_and_does_not_show_it():
-    with pytest.raises(InvalidSettings, match="FRACTURE_DATABASE_URL") as caught:
-        connect("postgresql+psycopg2://user:secret@host:port/database")
+def test_a_missing_password_names_the_setting(database_url, monkeypatch, tmp_path):
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    with pytest.raises(DatabaseUnavailable, match="refuses the user or the password: look at FRACTURE_DATABASE_URL"):
+        check_schema(connect(re.sub(r"://([^:]+):[^@]+@", r"://\1@", database_url)))
+
+
+def test_a_word_of_the_url_that_nobody_knows_names_the_setting_and_does_not_show_it(database_url):
+    with pytest.raises(DatabaseRefused, match=r"a word after the `\?` of FRACTURE_DATABASE_URL") as caught:
+        check_schema(connect(f"{database_url}?pasword=secret"))
     assert "cret" not in str(caught.value)
+
+
+def test_a_postgres_that_takes_no_writes_as_while_another_takes_over_is_an_error_worth_a_retry(database_url):
+    standby = connect(f"{database_url}?options=-c%20default_transaction_read_only%3Don")
+    with pytest.raises(DatabaseUnavailable, match="takes no writes now"), transaction(standby) as connection:
+        connection.exec_driver_sql("DELETE FROM fracture.alert")
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg2://user:secret@host:port/database", "user:secret@host/database"])
+def test_an_unreadable_url_names_the_setting_and_does_not_show_it(url):
+    with pytest.raises(InvalidSettings, match="FRACTURE_DATABASE_URL") as caught:
+        connect(url)
+    assert "cret" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def count_alerts(stores) -> int:
+    with stores.engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM fracture.alert").scalar_one()
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, DatabaseUnavailable])
+def test_a_unit_of_work_is_kept_where_it_ends_and_is_not_where_anything_breaks_it_off(stores, fault):
+    added = "INSERT INTO fracture.alert (kind, subject, sentence) VALUES ('a', 'b', 'c')"
+    with pytest.raises(fault), transaction(stores.engine) as connection:
+        connection.exec_driver_sql(added)
+        raise fault
+    assert count_alerts(stores) == 0
+    with transaction(stores.engine) as connection:
+        connection.exec_driver_sql(added)
+    assert count_alerts(stores) == 1
+
+
+def test_a_unit_of_work_gives_its_connection_and_its_locks_back_however_it_ends(stores):
+    for fault in (None, RuntimeError, DatabaseUnavailable):
+        with ExitStack() as stack:
+            if fault:
+                stack.enter_context(pytest.raises(fault))
+            stack.enter_context(transaction(stores.engine)).execute(query("lock"), {"purpose": "registry"})
+            if fault:
+                raise fault
+        assert stores.engine.pool.checkedout() == 0
+        with transaction(stores.engine) as connection:
+            held = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+            assert held.scalar_one() == 0
+
+
+def test_a_process_whose_connections_are_all_taken_waits_half_a_minute_and_says_so(database_url, monkeypatch):
+    engine = connect(database_url)
+    assert engine.pool.timeout() == 30
+    monkeypatch.setattr(engine.pool, "_timeout", 0.1)
+    with ExitStack() as taken:
+        for _ in range(8):
+            taken.enter_context(engine.connect())
+        with pytest.raises(DatabaseUnavailable, match=r"connections of this process.*: try again") as caught:
+            check_schema(engine)
+        assert caught.value.__suppress_context__
+    check_schema(engine)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        ("08006", DatabaseUnavailable, "cannot be reached"),
+        ("40001", DatabaseUnavailable, "others were in the way of: run this again"),
+        ("40P01", DatabaseUnavailable, "others were in the way of: run this again"),
+        ("53100", DatabaseUnavailable, "no space left on its disk"),
+        ("53200", DatabaseUnavailable, "cannot be reached"),
+        ("55P03", DatabaseUnavailable, "others were in the way of: run this again"),
+        ("57014", DatabaseUnavailable, "others were in the way of: run this again"),
+        ("57P01", DatabaseUnavailable, "cannot be reached"),
+        ("58030", DatabaseUnavailable, "cannot be reached"),
+        ("22001", RowRefused, "refuses a row (22001): no named rule of no named table."),
+        ("23505", RowRefused, "refuses a row (23505)"),
+        ("54000", RowRefused, "refuses a row (54000)"),
+        ("0A000", DatabaseRefused, "refuses a row (0A000)"),
+        ("P0001", DatabaseRefused, "refuses a row (P0001)"),
+    ],
+)
+def test_what_is_worth_a_retry_what_one_row_is_to_blame_for_and_the_rest_are_told_apart(database_url, code, kind, says):
+    """Most of them cannot be made to happen here: Postgres is asked to fail so."""
+    fail = f"DO $$BEGIN RAISE EXCEPTION 'Jane_Doe' USING ERRCODE = '{code}', DETAIL = 'Jane_Doe', HINT = 'Jane'; END$$"
+    with pytest.raises(kind, match=re.escape(says)) as caught, transaction(connect(database_url)) as connection:
+        connection.exec_driver_sql(fail)
+    assert type(caught.value) is kind
+    assert "Jane" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_a_disk_without_room_is_told_by_the_system_errors_text_too(database_url):
+    fail = "DO $$BEGIN RAISE EXCEPTION 'could not write: No space left on device' USING ERRCODE = '58030'; END$$"
+    with pytest.raises(DatabaseUnavailable, match="make room"), transaction(connect(database_url)) as connection:
+        connection.exec_driver_sql(fail)
+
+
+@pytest.mark.parametrize(
+    "said", ['relation "fracture.nothing" does not exist', "permission denied for table pg_authid"]
+)
+def test_a_refused_statement_says_what_postgres_says_of_it_and_nothing_of_its_parameters(database_url, said):
+    table = "fracture.nothing" if "nothing" in said else "pg_authid"
+    with pytest.raises(DatabaseRefused, match=re.escape(f"): {said}")) as caught:
+        with transaction(connect(database_url)) as connection:
+            connection.execute(text(f"SELECT * FROM {table} WHERE :name = 'x'"), {"name": "Jane_Doe"})
+    assert type(caught.value) is DatabaseRefused and "Jane" not in str(caught.value)
+
+
+def test_what_is_not_ours_to_translate_hides_its_parameters_too(database_url):
+    with pytest.raises(DBAPIError) as caught, connect(database_url).connect() as connection:
+        connection.execute(text("SELECT 1 / 0 WHERE :name = 'Jane_Doe'"), {"name": "Jane_Doe of the parameters"})
+    assert "of the parameters" not in str(caught.value)
+
+
+def test_a_connection_that_breaks_under_a_unit_of_work_is_an_error_worth_a_retry(stores):
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached"), transaction(stores.engine) as connection:
+        connection.connection.dbapi_connection.close()
+        connection.exec_driver_sql("SELECT 1")
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached"), transaction(stores.engine) as connection:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 def test_a_refused_row_names_the_rule_and_never_quotes_the_row(stores):
@@ -224,6 +376,18 @@ def test_whatever_depends_on_who_is_champion_waits_for_its_change(stores, versio
 
 def test_numbers_that_are_not_defined_become_null():
     assert to_jsonb({"auroc": float("nan"), "n": [float("inf"), 1]}) == '{"auroc": null, "n": [null, 1]}'
+    assert to_jsonb([{"a": np.array([np.nan, 0.5])}, np.float32("-inf")]) == '[{"a": [null, 0.5]}, null]'
+
+
+def test_records_numbers_and_times_have_one_form_in_json_and_what_has_none_is_an_error():
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    value = {"box": Box(x=1, y=2, width=3, height=4), "at": at, "set": {"b", "a", "c"}}
+    assert to_jsonb(value) == (
+        '{"box": {"x": 1, "y": 2, "width": 3, "height": 4}, "at": "2026-01-02T03:04:05+00:00", "set": ["a", "b", "c"]}'
+    )
+    assert to_jsonb([np.int64(1), np.bool_(True), np.arange(2)]) == "[1, true, [0, 1]]"
+    with pytest.raises(TypeError, match="Path has no form in JSON"):
+        to_jsonb({"file": QUERIES})
 
 
 # --- the texts ------------------------------------------------------------------------------------
