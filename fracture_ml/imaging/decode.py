@@ -256,6 +256,11 @@ def _grey_of(image: Image.Image) -> np.ndarray:
 
 def _require_grey(channels: np.ndarray) -> None:
     """Raises: NotARadiograph: the channels of uint8 (H, W, 3) really differ."""
+    row = channels.reshape(-1)
+    differs = row[1:] != row[:-1]
+    differs[2::3] = False  # from one pixel to the next
+    if not differs.any():  # as nearly always: told in a third of the time that the shares below take
+        return
     step = max(1, max(channels.shape[:2]) // _COLOUR_GRID_PX)
     red, green, blue = (channels[::step, ::step, channel] for channel in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
