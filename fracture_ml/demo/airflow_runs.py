@@ -123,6 +123,13 @@ class AirflowRuns:
 @contextmanager
 def airflow_session(*, url: str, username: str, password: str) -> Iterator[AirflowRuns]:
     """Log in. Raises: StackError: Airflow refuses the password."""
+    with logged_in(url=url, username=username, password=password) as client:
+        yield AirflowRuns(client)
+
+
+@contextmanager
+def logged_in(*, url: str, username: str, password: str) -> Iterator[httpx.Client]:
+    """A client of this user's. Raises: StackError: Airflow refuses the password."""
     with httpx.Client(base_url=url, timeout=30.0) as client:
         response = client.post("/auth/token", json={"username": username, "password": password})
         if response.status_code not in (200, 201):
@@ -131,4 +138,4 @@ def airflow_session(*, url: str, username: str, password: str) -> Iterator[Airfl
                 "look at airflow/passwords.json in the stack's folder."
             )
         client.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
-        yield AirflowRuns(client)
+        yield client

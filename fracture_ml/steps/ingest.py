@@ -156,19 +156,16 @@ def _can_be_read(bucket: Bucket, received: ReceivedObject) -> bool:
     return True
 
 
-def _begun_before(
-    stores: Stores, objects: list[ReceivedObject], counts: Counter
-) -> tuple[list[ReceivedObject], list[ReceivedObject]]:
+def _begun_before(stores: Stores, objects: list[ReceivedObject]) -> tuple[list[ReceivedObject], list[ReceivedObject]]:
     """Those with which a process had begun that was killed, and the others.
 
-    What too many of them had begun with is in neither: it is quarantined, and counted.
+    What too many of them had begun with is in neither: it is quarantined.
     """
     attempts = stores.radiographs.attempts_of(objects)
     suspects = [received for received, count in attempts.items() if count < _MOST_ATTEMPTS]
     for received in attempts.keys() - set(suspects):
         stores.radiographs.record_quarantined(received, "stops_the_reader", _STOPS_THE_READER)
         stores.radiographs.end_attempts([received])
-        counts["quarantined"] += 1
     return suspects, [one for one in objects if one not in attempts]
 
 
@@ -176,9 +173,9 @@ def _take_label_files(
     stores: Stores, settings: Settings, label_files: list[ReceivedObject]
 ) -> tuple[Counter, list[Unfetched]]:
     """Read each by itself. Returns: counts, and what has no outcome yet."""
-    counts: Counter = Counter()
+    suspects, others = _begun_before(stores, label_files)
+    counts: Counter = Counter(quarantined=len(label_files) - len(suspects) - len(others))
     unfetched: list[Unfetched] = []
-    suspects, others = _begun_before(stores, label_files, counts)
     to_read = {*suspects, *others}
     for received in [one for one in label_files if one in to_read]:
         stores.radiographs.begin_attempts([received])
@@ -216,9 +213,9 @@ def _take_images(
     stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int
 ) -> tuple[Counter, list[Unfetched]]:
     """Look at each image and record what became of it. Returns: counts, and what has no outcome yet."""
-    counts: Counter = Counter()
+    suspects, others = _begun_before(stores, images)
+    counts: Counter = Counter(quarantined=len(images) - len(suspects) - len(others))
     unfetched: list[Unfetched] = []
-    suspects, others = _begun_before(stores, images, counts)
     done, last_line = 0, time.monotonic()
     with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
         for part in parts:

@@ -120,8 +120,6 @@ def test_an_address_with_a_path_is_refused_before_every_task_fails(address, ends
 
 def test_what_the_server_image_adds_to_airflow_can_be_imported(tmp_path):
     """The packages of its lock that the development's lacks or has in another version, in a folder of their own."""
-    if not (REPOSITORY / ".venv" / "bin" / "uv").exists():
-        pytest.skip("uv is installed by `make install`")
     install_what_a_server_adds(tmp_path / "added")
     modules = (
         "airflow.providers.celery.executors.celery_executor_utils",

@@ -5,17 +5,19 @@ Two workers have nothing in common but Postgres, S3, the broker and the api-serv
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from fracture_ml.core.errors import StackError
+from fracture_ml.demo.airflow_runs import logged_in
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.stack.program import wait_until
 from fracture_ml.steps import keys
-from tests.stack.composed import ADMIN_PASSWORD, REPOSITORY, Server, kill, running_server
+from tests.stack.composed import ADMIN_PASSWORD, Server, kill, running_server
 
 pytestmark = pytest.mark.timeout(900)
 _WAIT_S = 240.0
@@ -25,24 +27,12 @@ _WAIT_S = 240.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    if not (REPOSITORY / ".venv" / "bin" / "uv").exists():
-        pytest.skip("uv is installed by `make install`")
     with running_server(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
-def _wait(until: Callable[[], object], sentence: str) -> None:
-    wait_until(lambda: bool(until()), timeout_s=_WAIT_S, sentence=sentence)
-
-
-@contextmanager
-def _logged_in(server: Server, username: str, password: str) -> Iterator[httpx.Client]:
-    """Raises: httpx.HTTPStatusError: refused."""
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        answer = client.post("/auth/token", json={"username": username, "password": password})
-        answer.raise_for_status()
-        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        yield client
+def _logged_in(server: Server, username: str, password: str) -> AbstractContextManager[httpx.Client]:
+    return logged_in(url=server.url, username=username, password=password)
 
 
 def test_init_can_be_repeated_and_takes_nobodys_password_away(server: Server):
@@ -51,13 +41,17 @@ def test_init_can_be_repeated_and_takes_nobodys_password_away(server: Server):
     assert again.returncode == 0, again.stdout + again.stderr
     with _logged_in(server, "admin", ADMIN_PASSWORD):
         pass
-    with pytest.raises(httpx.HTTPStatusError, match="401"), _logged_in(server, "admin", "another one"):
+    with pytest.raises(StackError, match="401"), _logged_in(server, "admin", "another one"):
         pass
 
 
 @pytest.mark.parametrize("service", ["api-server", "scheduler", "dag-processor", "triggerer", "worker"])
 def test_a_service_that_works_is_healthy(server: Server, service: str):
-    _wait(lambda: server.services.healthcheck(service).returncode == 0, f"{service} is not healthy")
+    wait_until(
+        lambda: server.services.healthcheck(service).returncode == 0,
+        timeout_s=_WAIT_S,
+        sentence=f"{service} is not healthy",
+    )
 
 
 def test_who_may_read_act_and_approve(server: Server):
@@ -129,7 +123,7 @@ def test_the_main_job_goes_on_on_another_machine_when_the_one_that_trains_dies(s
             return {look.task_id: look.try_number for look in looks[-1]}
 
         def lose_the_machine_that_trains() -> None:
-            _wait(lambda: _checkpoints(server), "the training has written no checkpoint")
+            wait_until(lambda: bool(_checkpoints(server)), timeout_s=_WAIT_S, sentence="no checkpoint is written")
             kill(server.running["gpu-machine-1"])
             server.running["gpu-machine-2"] = server.services.start("worker-cpu", machine="gpu-machine-2")
 

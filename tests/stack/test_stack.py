@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
-import httpx
 import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from dotenv import dotenv_values
 
-from fracture_ml.demo.airflow_runs import TaskLook, airflow_session
+from fracture_ml.demo.airflow_runs import TaskLook, airflow_session, logged_in
 from fracture_ml.demo.dataset import write_inbox
 from fracture_ml.demo.run import DAGS
 from fracture_ml.stack.airflow import COMPONENTS
@@ -150,9 +149,8 @@ def health(stack: Installation) -> dict[str, str]:
 def airflow_answer(stack: Installation, path: str) -> dict:
     """What the REST API answers the admin."""
     password = json.loads((stack.folder / "airflow" / "passwords.json").read_text())["admin"]
-    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ui_port}", timeout=20) as client:
-        token = client.post("/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
-        answer = client.get(f"/api/v2/{path}", headers={"Authorization": f"Bearer {token}"})
+    with logged_in(url=f"http://127.0.0.1:{stack.ui_port}", username="admin", password=password) as client:
+        answer = client.get(f"/api/v2/{path}")
     assert answer.status_code == 200, answer.text
     return answer.json()
 
