@@ -244,6 +244,36 @@ def prune(dry_run: Annotated[bool, typer.Option(help="count, and delete nothing"
 
 
 @app.command()
+def erase(
+    actor: Annotated[str, typer.Option(help="who erases")],
+    reason: Annotated[str, typer.Option(help="why, as a ticket's number; kept for ever: no name, no patient's ID")],
+    study: Annotated[str | None, typer.Option(help="its key, or how that begins, on the worklist")] = None,
+    patient: Annotated[
+        bool, typer.Option("--patient", help="all of a patient's studies: asks for the ID, as ISSUER|ID or ID")
+    ] = False,
+    object_key: Annotated[str | None, typer.Option("--object", help="key of an object in the inbox")] = None,
+    whole_patient: Annotated[
+        bool, typer.Option("--whole-patient", help="with --study or --object: all studies of the same patient")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="count, and delete nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete a study, or all of a patient's, for good: images, highlights, scores, labels, reads, inbox objects."""
+    from fracture_ml.steps.erase import erase as erase_for_good
+
+    stores, settings = _context()
+    patient_id = typer.prompt("The patient's ID", hide_input=True) if patient else None
+    named = {"study": study, "patient": patient_id, "object_key": object_key, "whole_patient": whole_patient}
+    found = erase_for_good(stores, settings, actor=actor, reason=reason, dry_run=True, **named)
+    _print(found)
+    if dry_run:
+        return
+    if not yes:
+        typer.confirm("Nothing brings this back. Erase it?", abort=True)
+    _print(erase_for_good(stores, settings, actor=actor, reason=reason, **named))
+
+
+@app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="a folder of your own radiographs with labels")] = None,
     preset: Annotated[str | None, _PRESET] = None,

@@ -99,6 +99,26 @@ class PixelCache:
             ) from None
         return cls._mapped(home, size_px, rows, failed)
 
+    @staticmethod
+    def drop(folder: Path, is_erased: Callable[[str], bool]) -> int:
+        """Delete every cache in `folder` that holds a radiograph of these. Returns: how many.
+
+        Args: is_erased: sha256 -> whether it must not be kept.
+        """
+        dropped = 0
+        for home in folder.glob(f"*px-*/{_MANIFEST}"):
+            try:
+                manifest = json.loads(home.read_text())
+                holds = any(map(is_erased, [*manifest["rows"], *manifest["failed"]]))
+            except FileNotFoundError:
+                continue  # deleted meanwhile, for room
+            except (ValueError, KeyError):
+                holds = True  # nobody can tell, and it would be built anew
+            if holds:
+                shutil.rmtree(home.parent)
+                dropped += 1
+        return dropped
+
     @classmethod
     def _find(
         cls,

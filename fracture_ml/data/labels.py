@@ -207,7 +207,7 @@ def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelCl
         reader=row.text("labelled_by") or None,
         labelled_at=row.read("labelled_at", _moment, "a time as in 2026-03-01T08:30:00+01:00"),
         boxes=_box_of(row),
-        patient_key=_patient_key(site_secret, patient) if patient else None,
+        patient_key=patient_key_of(site_secret, patient) if patient else None,
         study_key=keyed_hash(site_secret, study) if study else None,
         body_part=row.read("body_part", lambda text: BodyPart(text.lower()), "one of " + ", ".join(BodyPart)),
         laterality=row.read("laterality", lambda text: _LATERALITIES[text.upper()], "L, R or B"),
@@ -219,7 +219,8 @@ def _manifest_claim(row: _Row, manifest_key: str, site_secret: bytes) -> LabelCl
 _LATERALITIES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R", "B": "B", "BOTH": "B"}
 
 
-def _patient_key(site_secret: bytes, text: str) -> str:
+def patient_key_of(site_secret: bytes, text: str) -> str:
+    """The keyed hash of a patient who is written as `issuer|id`, or as the id alone."""
     issuer, _, patient = text.rpartition("|")
     return keyed_hash(site_secret, issuer, patient)
 

@@ -3,10 +3,11 @@
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 from fracture_ml.core.errors import (
@@ -26,6 +27,7 @@ from fracture_ml.imaging.deidentify import deidentify, keyed_hash
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
 from fracture_ml.steps import keys
+from fracture_ml.steps.erase import is_erased
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
@@ -43,6 +45,10 @@ _MOST_ATTEMPTS = 3  # that a process may be killed in: twice of them with the ob
 _STOPS_THE_READER = (
     "Each process that looked at it was killed: it needs more memory than there is, or meets a fault of a decoder. "
     "Look at it by hand; `fracture ingest --retry stops_the_reader` tries again."
+)
+_ERASED = (
+    "These bytes were erased here (fracture.erasure says when, and why) and were sent again: whoever did so must take "
+    "them back. `fracture erase --object` takes this name out too."
 )
 
 
@@ -85,6 +91,12 @@ def ingest_inbox(
              recorded before stays.
     """
     stores.radiographs.require_site_secret(keyed_hash(settings.site_secret_bytes, "the site's secret"))
+    with stores.erasures.none_meanwhile():
+        return _ingest(stores, settings, threads, retry_quarantined)
+
+
+def _ingest(stores: Stores, settings: Settings, threads: int, retry_quarantined: str | None) -> dict[str, int]:
+    erased = is_erased(stores, settings)
     counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0, kept_apart=0)
     if retry_quarantined:
         counts["retried"] = 0
@@ -107,7 +119,7 @@ def ingest_inbox(
 
     label_files = [received for received in new if is_label_file(received.key)]
     images = [received for received in new if not is_label_file(received.key)]
-    of_label_files, unfetched = _take_label_files(stores, settings, label_files)
+    of_label_files, unfetched = _take_label_files(stores, settings, label_files, erased)
     counts.update(of_label_files)
     if counts["kept_apart"]:
         log.warning(
@@ -116,7 +128,7 @@ def ingest_inbox(
             counts["kept_apart"],
         )
 
-    of_images, withheld = _take_images(stores, settings, images, threads)
+    of_images, withheld = _take_images(stores, settings, images, threads, erased)
     counts.update(of_images)
     unfetched += withheld
     if unfetched:
@@ -170,7 +182,7 @@ def _begun_before(stores: Stores, objects: list[ReceivedObject]) -> tuple[list[R
 
 
 def _take_label_files(
-    stores: Stores, settings: Settings, label_files: list[ReceivedObject]
+    stores: Stores, settings: Settings, label_files: list[ReceivedObject], erased: Callable[..., bool]
 ) -> tuple[Counter, list[Unfetched]]:
     """Read each by itself. Returns: counts, and what has no outcome yet."""
     suspects, others = _begun_before(stores, label_files)
@@ -180,7 +192,7 @@ def _take_label_files(
     for received in [one for one in label_files if one in to_read]:
         stores.radiographs.begin_attempts([received])
         try:
-            taken = _take_label_file(stores, settings, received)
+            taken = _take_label_file(stores, settings, received, erased)
         finally:  # a kill alone leaves it written down
             with suppress(DatabaseUnavailable):
                 stores.radiographs.end_attempts([received])
@@ -191,13 +203,18 @@ def _take_label_files(
     return counts, unfetched
 
 
-def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObject) -> dict[str, int] | Unfetched:
+def _take_label_file(
+    stores: Stores, settings: Settings, received: ReceivedObject, erased: Callable[..., bool]
+) -> dict[str, int] | Unfetched:
     try:
         decode_limits(settings).require_bytes(received.size_bytes)
         claims = claims_of_label_file(
             received.key, stores.bucket.read(received.key), site_secret=settings.site_secret_bytes
         )
-        told = stores.radiographs.record_labels(received, claims)
+        kept = [claim for claim in claims if not erased(claim.subject_kind, claim.subject, claim.scope)]
+        if len(kept) < len(claims):
+            log.warning("%d labels of a file speak of what was erased, and are left out", len(claims) - len(kept))
+        told = stores.radiographs.record_labels(received, kept)
     except ObjectNotFound:
         return {"vanished": 1}
     except ObjectWithheld as fault:
@@ -210,14 +227,17 @@ def _take_label_file(stores: Stores, settings: Settings, received: ReceivedObjec
 
 
 def _take_images(
-    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int
+    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int, erased: Callable[..., bool]
 ) -> tuple[Counter, list[Unfetched]]:
     """Look at each image and record what became of it. Returns: counts, and what has no outcome yet."""
+    inspect = partial(
+        _inspect, stores.bucket, limits=decode_limits(settings), secret=settings.site_secret_bytes, erased=erased
+    )
     suspects, others = _begun_before(stores, images)
     counts: Counter = Counter(quarantined=len(images) - len(suspects) - len(others))
     unfetched: list[Unfetched] = []
     done, last_line = 0, time.monotonic()
-    with closing(_inspected(stores, settings, suspects, others, threads)) as parts:
+    with closing(_inspected(stores, inspect, suspects, others, threads)) as parts:
         for part in parts:
             counts.update(_record(stores, part))
             unfetched += [finding for finding in part if isinstance(finding, Unfetched)]
@@ -229,7 +249,11 @@ def _take_images(
 
 
 def _inspected(
-    stores: Stores, settings: Settings, suspects: list[ReceivedObject], others: list[ReceivedObject], threads: int
+    stores: Stores,
+    inspect: Callable[[ReceivedObject], Finding],
+    suspects: list[ReceivedObject],
+    others: list[ReceivedObject],
+    threads: int,
 ) -> Iterator[list[Finding]]:
     """What became of each object, in parts, each of which is to be recorded before the next one is asked for.
 
@@ -237,7 +261,6 @@ def _inspected(
     process, by its size or by a decoder's fault, leaves a trace. `suspects`, which a process that was killed had begun
     with, are looked at one by one.
     """
-    limits, secret = decode_limits(settings), settings.site_secret_bytes
     parts = chain(([one] for one in suspects), _chunks(others, _ROWS_PER_TRANSACTION))
     looking: deque[tuple[list[ReceivedObject], list[Future[Finding]]]] = deque()
 
@@ -251,7 +274,7 @@ def _inspected(
         try:
             for number, part in enumerate(parts):
                 stores.radiographs.begin_attempts(part)
-                looking.append((part, [pool.submit(_inspect, stores.bucket, one, limits, secret) for one in part]))
+                looking.append((part, [pool.submit(inspect, one) for one in part]))
                 while len(looking) > (_PARTS_AHEAD if number >= len(suspects) else 0):
                     yield from settle_first()
             while looking:
@@ -265,7 +288,9 @@ def _inspected(
                     stores.radiographs.end_attempts([one for part, _ in looking for one in part])
 
 
-def _inspect(bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, secret: bytes) -> Finding:
+def _inspect(
+    bucket: Bucket, received: ReceivedObject, *, limits: DecodeLimits, secret: bytes, erased: Callable[..., bool]
+) -> Finding:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
         limits.require_bytes(received.size_bytes)
@@ -274,6 +299,8 @@ def _inspect(bucket: Bucket, received: ReceivedObject, limits: DecodeLimits, sec
         except ObjectWithheld as fault:
             return Unfetched(received=received, fault=fault)
         facts = read_facts(data, site_secret=secret, limits=limits)
+        if erased("sha256", facts.sha256):
+            return Refusal(received=received, code="erased", sentence=_ERASED)
         object_key = keys.radiograph_key(facts.sha256, facts.media_type)
         bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))

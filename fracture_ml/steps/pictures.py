@@ -4,7 +4,7 @@ A write costs object storage more than a picture's bytes do (docs/LOG.md).
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from zipfile import ZipFile, ZipInfo
 
 from fracture_ml.core.errors import ObjectNotFound
@@ -16,11 +16,8 @@ def write_pictures(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None:
 
     Raises: StorageUnavailable.
     """
-    file = io.BytesIO()
-    with ZipFile(file, "w") as archive:
-        for radiograph_id, png in pngs.items():
-            archive.writestr(ZipInfo(_entry(radiograph_id)), png)
-    bucket.write(key, file.getvalue(), "application/zip")
+    packed = _packed({_entry(radiograph_id): png for radiograph_id, png in pngs.items()})
+    bucket.write(key, packed, "application/zip")
 
 
 def read_picture(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
@@ -36,6 +33,31 @@ def read_picture(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
             return archive.read(_entry(radiograph_id))
         except KeyError:
             raise ObjectNotFound("The archive that should hold this radiograph's picture does not.") from None
+
+
+def take_out_pictures(bucket: Bucket, key: str, radiograph_ids: Collection[int]) -> None:
+    """Leave these radiographs' pictures out of the object under `key`, and delete it where no other is in it.
+
+    Raises: StorageUnavailable.
+    """
+    entries = {_entry(radiograph_id) for radiograph_id in radiograph_ids}
+    data = None if key.endswith(".png") else bucket.find(key)
+    kept: dict[str, bytes] = {}
+    if data is not None:
+        with ZipFile(io.BytesIO(data)) as archive:
+            kept = {name: archive.read(name) for name in archive.namelist() if name not in entries}
+    if kept:
+        bucket.write(key, _packed(kept), "application/zip")
+    else:
+        bucket.delete(key)
+
+
+def _packed(pngs: Mapping[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with ZipFile(file, "w") as archive:
+        for name, png in pngs.items():
+            archive.writestr(ZipInfo(name), png)
+    return file.getvalue()
 
 
 def _entry(radiograph_id: int) -> str:

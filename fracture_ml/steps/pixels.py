@@ -17,6 +17,7 @@ from fracture_ml.data.boxes import boxes_in_square
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.model.inference import freeze_for_inference
 from fracture_ml.model.network import build_network
+from fracture_ml.steps.erase import drop_caches
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
@@ -57,6 +58,7 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
     if not members:
         raise NotEnoughData(f"There is no snapshot {snapshot_id}: `fracture snapshot` prints the whole id.")
     started = time.monotonic()
+    drop_caches(stores, settings)
     cache = PixelCache.build(
         stores.radiographs.stored([member.radiograph_id for member in members.values()]),
         size_px,

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import check_schema, connect
+from fracture_ml.stores.erasures import ErasureStore
 from fracture_ml.stores.monitoring import MonitoringStore
 from fracture_ml.stores.predictions import PredictionStore
 from fracture_ml.stores.radiographs import RadiographStore
@@ -26,6 +27,7 @@ class Stores:
     predictions: PredictionStore
     worklist: WorklistStore
     monitoring: MonitoringStore
+    erasures: ErasureStore
 
 
 def open_stores(*, database_url: str, bucket: Bucket) -> Stores:
@@ -44,4 +46,5 @@ def open_stores(*, database_url: str, bucket: Bucket) -> Stores:
         predictions=PredictionStore(engine),
         worklist=WorklistStore(engine),
         monitoring=MonitoringStore(engine),
+        erasures=ErasureStore(engine),
     )

@@ -317,6 +317,11 @@ def _bring_up_to_labels(connection: Connection, radiograph_ids: Sequence[int]) -
     """Facts, groups, and whether the study is kept off the worklist."""
     connection.execute(query("worklist_look_again"), {"radiograph_ids": list(radiograph_ids)})
     connection.execute(query("radiograph_fill_facts"), {"radiograph_ids": list(radiograph_ids)})
+    bring_groups_up_to_date(connection, radiograph_ids)
+
+
+def bring_groups_up_to_date(connection: Connection, radiograph_ids: Sequence[int]) -> None:
+    """Theirs, and those of what nearly repeats them, by what is known now; under the ingest's lock."""
     changed = list(radiograph_ids)
     while changed:
         changed = [row["radiograph_id"] for row in rows_of(connection, "radiograph_regroup", radiograph_ids=changed)]

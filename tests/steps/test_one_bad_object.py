@@ -110,7 +110,7 @@ def test_where_postgres_goes_away_the_rest_of_the_inbox_is_not_fetched(stores, s
     put_images(bucket, tmp_path, *range(64, 364))
     looked_at = []
     inspect = ingest._inspect
-    monkeypatch.setattr(ingest, "_inspect", lambda *given: looked_at.append(1) or inspect(*given))
+    monkeypatch.setattr(ingest, "_inspect", lambda *given, **rules: looked_at.append(1) or inspect(*given, **rules))
 
     def away(*given, **options):
         raise DatabaseUnavailable("away")
