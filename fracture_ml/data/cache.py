@@ -100,24 +100,23 @@ class PixelCache:
         return cls._mapped(home, size_px, rows, failed)
 
     @staticmethod
-    def drop(folder: Path, is_erased: Callable[[str], bool]) -> int:
-        """Delete every cache in `folder` that holds a radiograph of these. Returns: how many.
+    def drop(folder: Path, is_erased: Callable[[str], bool]) -> tuple[int, int]:
+        """Delete every cache in `folder` that holds a radiograph of these, or does not say what it holds.
 
-        Args: is_erased: sha256 -> whether it must not be kept.
+        Args:    is_erased: sha256 -> whether it must not be kept.
+        Returns: how many were deleted, and how many could not be.
         """
-        dropped = 0
-        for home in folder.glob(f"*px-*/{_MANIFEST}"):
+        dropped = left = 0
+        for home in folder.glob("*px-*"):
             try:
-                manifest = json.loads(home.read_text())
+                manifest = json.loads((home / _MANIFEST).read_text())
                 holds = any(map(is_erased, [*manifest["rows"], *manifest["failed"]]))
-            except FileNotFoundError:
-                continue  # deleted meanwhile, for room
-            except (ValueError, KeyError):
-                holds = True  # nobody can tell, and it would be built anew
+            except (OSError, ValueError, KeyError):
+                holds = True  # it would be built anew
             if holds:
-                shutil.rmtree(home.parent)
-                dropped += 1
-        return dropped
+                shutil.rmtree(home, ignore_errors=True)
+                dropped, left = (dropped, left + 1) if home.exists() else (dropped + 1, left)
+        return dropped, left
 
     @classmethod
     def _find(

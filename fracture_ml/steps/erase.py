@@ -1,19 +1,26 @@
 """One study, or all of one patient's, taken out for good: bytes, pictures, names, scores, labels, reads."""
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.records import LabelClaim
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.data.labels import patient_key_of
 from fracture_ml.imaging.deidentify import keyed_hash
+from fracture_ml.steps import keys
 from fracture_ml.steps.pictures import take_out_pictures
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from fracture_ml.stores.erasures import Erasable
+from fracture_ml.stores.bucket import Bucket
+from fracture_ml.stores.erasures import Erasable, LabelName
+from fracture_ml.stores.predictions import BLOCK_SIZE
 
 log = logging.getLogger(__name__)
+
+_SHORTEST_BEGINNING = 6  # of a study's key: an empty variable of a script must not name whoever is listed
 
 
 def erase(
@@ -38,61 +45,105 @@ def erase(
              patient too. actor, reason: for the record; they must not name the patient.
              dry_run: count, and delete nothing.
     Returns: counts; "learned": the versions that were made with it; "near_duplicates": ids of radiographs that look
-             the same and are not known to be this patient's; "caches": pixel caches of this machine that were deleted.
-    Raises:  UnknownItem: nothing is kept under this name. Conflict: a study of the patient holds another one's images.
-             NotAllowed: whole_patient, and no patient or several are known; neither of the three, or several.
-             StorageUnavailable, DatabaseUnavailable: run it again; the latter also where an ingest or a batch of
-             scoring goes on for more than five minutes.
+             the same and are not known to be this patient's; "caches", "caches_left": pixel caches of this machine
+             that were deleted, and that could not be.
+    Raises:  UnknownItem: nothing is kept under this name. Conflict: a study of the patient holds another one's images,
+             or the patient's labels speak of another one's. NotAllowed: whole_patient, and no patient or several are
+             known; neither of the three, or several; too short a beginning of a study's key.
+             StorageUnavailable, DatabaseUnavailable: run it again; the latter also where somebody holds a lock for more
+             than five minutes.
     """
     if sum(name is not None for name in (study, patient, object_key)) != 1:
         raise NotAllowed("Name one of them: a study, a patient, or an object of the inbox.")
+    if study is not None and len(study) < _SHORTEST_BEGINNING:
+        raise NotAllowed(f"Give at least {_SHORTEST_BEGINNING} characters of the study's key.")
     named: dict[str, str | None] = {
         "study_key": _study_key(stores, study) if study is not None else None,
         "patient_key": patient_key_of(settings.site_secret_bytes, patient) if patient is not None else None,
         "object_key": object_key,
     }
     if whole_patient and patient is None:
-        named = {"patient_key": _only_patient(stores.erasures.find(**named))}
+        named["patient_key"] = _only_patient(stores.erasures.find(**named))
+    if not dry_run:
+        drop_caches(stores, settings)  # also where another machine erased it, or the rows went and a cache did not
     found = stores.erasures.find(**named)
-    _require_erasable(found, named.get("patient_key"))
+
+    def require(found: Erasable) -> None:
+        _require_erasable(found, named["patient_key"])
+
+    require(found)
     if dry_run:
         return _answer(found)
 
     def hashes_of(erased: Erasable) -> list[str]:
-        return _hashes_of(settings.site_secret_bytes, erased)
+        return _hashes_of(settings.site_secret_bytes, erased, _files_of(stores.bucket, erased))
 
-    with stores.erasures.erasing(actor=actor, reason=reason, hashes_of=hashes_of, **named) as erased:
-        _require_erasable(erased, named.get("patient_key"))
-        for key, radiograph_ids in erased.pictures.items():
+    with stores.erasures.erasing(actor=actor, reason=reason, hashes_of=hashes_of, require=require, **named) as erased:
+        for key, radiograph_ids in _pictures_of(stores, erased).items():
             take_out_pictures(stores.bucket, key, radiograph_ids)
-        for key, etag in erased.received:
-            # Another object may lie under the name meanwhile, and be somebody else's.
-            if (key, etag) in {(one.key, one.etag) for one in stores.bucket.list(key)}:
-                stores.bucket.delete(key)
+        for key, _ in _still_there(stores.bucket, erased):
+            stores.bucket.delete(key)
         for key in erased.stored_keys:
             stores.bucket.delete(key)
-    answer = _answer(erased) | {"caches": drop_caches(stores, settings)}
+    dropped, left = drop_caches(stores, settings)
+    answer = _answer(erased) | {"caches": dropped, "caches_left": left}
     log.info("erased: %s", {name: count for name, count in answer.items() if isinstance(count, int)})
     return answer
 
 
-def is_erased(stores: Stores, settings: Settings) -> Callable[..., bool]:
-    """A question to ask of whatever comes in: (kind, subject, scope) -> whether it must not come back.
+class Erased:
+    """A question to ask of whatever comes in: whether it must not come back."""
 
-    kind, subject and scope: a LabelClaim's; of bytes "sha256" and their hash, in hex.
+    def __init__(self, stores: Stores, settings: Settings) -> None:
+        self._names, self._secret = stores.erasures.names(), settings.site_secret_bytes
+
+    def has_file(self, data: bytes) -> bool:
+        """A file as it comes in."""
+        return bool(self._names) and self.has_sha256(hashlib.sha256(data).hexdigest())
+
+    def has_sha256(self, sha256: str) -> bool:
+        """A file whose bytes have this hash, in hex."""
+        return bool(self._names) and _hash(self._secret, "sha256", sha256) in self._names
+
+    def has_label(self, claim: LabelClaim) -> bool:
+        """Of a label file's row: the same name for the same patient and study."""
+        return bool(self._names) and _hash_of_label(self._secret, claim) in self._names
+
+
+def drop_caches(stores: Stores, settings: Settings) -> tuple[int, int]:
+    """Delete this machine's pixel caches that hold what was erased, here or elsewhere.
+
+    Returns: how many were deleted, and how many could not be, as where they are another user's: the log says so.
     """
-    names, secret = stores.erasures.names(), settings.site_secret_bytes
-
-    def asked(kind: str, subject: str, scope: str = "") -> bool:
-        return bool(names) and _hash(secret, kind, subject, scope) in names
-
-    return asked
+    dropped, left = PixelCache.drop(settings.cache_dir, Erased(stores, settings).has_sha256)
+    if left:
+        log.warning("%d pixel caches with erased images cannot be deleted: delete FRACTURE_CACHE_DIR by hand", left)
+    return dropped, left
 
 
-def drop_caches(stores: Stores, settings: Settings) -> int:
-    """Delete this machine's pixel caches that hold what was erased, here or elsewhere. Returns: how many."""
-    erased = is_erased(stores, settings)
-    return PixelCache.drop(settings.cache_dir, lambda sha256: erased("sha256", sha256))
+def _still_there(bucket: Bucket, erased: Erasable) -> list[tuple[str, str]]:
+    """Those of the inbox's objects that are still what was received: another may have the name now."""
+    there = {(one.key, one.etag) for key in {key for key, _ in erased.received} for one in bucket.list(key)}
+    return [received for received in erased.received if received in there]
+
+
+def _files_of(bucket: Bucket, erased: Erasable) -> list[str]:
+    """sha256 of what is still in the inbox: of what was quarantined, no hash has been kept."""
+    found = (bucket.find(key) for key, _ in _still_there(bucket, erased))
+    return [hashlib.sha256(data).hexdigest() for data in found if data is not None]
+
+
+def _pictures_of(stores: Stores, erased: Erasable) -> dict[str, tuple[int, ...]]:
+    """Object key -> whose: what predictions name, and all that lies beside it, which a killed worker may have left."""
+    pictures = dict(erased.pictures)
+    for version in stores.registry.versions():
+        for block in sorted({id_ // BLOCK_SIZE for id_ in erased.radiograph_ids}):
+            for found in stores.bucket.list(f"{keys.attention_block_folder(version.version, block)}/"):
+                if not found.key.endswith(".png"):
+                    pictures.setdefault(found.key, erased.radiograph_ids)
+                elif found.key.rsplit("/", 1)[1].split("-")[0] in map(str, erased.radiograph_ids):
+                    pictures.setdefault(found.key, erased.radiograph_ids)
+    return pictures
 
 
 def _study_key(stores: Stores, study: str) -> str:
@@ -119,17 +170,27 @@ def _require_erasable(found: Erasable, patient_key: str | None) -> None:
             "A study of this patient holds images of another one: correct the label file that put them together, or "
             "erase that study by its own key."
         )
+    if found.others:
+        raise Conflict(
+            f"Labels of this patient speak of radiographs that are known as somebody else's ({found.others[0]} is the "
+            "first): erase those by their study or their object too, or correct the label file."
+        )
 
 
-def _hash(secret: bytes, kind: str, subject: str, scope: str) -> str:
-    return keyed_hash(secret, "erased", kind, subject, scope)
+def _hash(secret: bytes, kind: str, *what: str) -> str:
+    return keyed_hash(secret, "erased", kind, *what)
 
 
-def _hashes_of(secret: bytes, erased: Erasable) -> Sequence[str]:
-    names = [(name.subject_kind, name.subject, name.scope) for name in erased.label_names]
-    names += [("object_key", key, "") for key, _ in erased.received]
-    names += [("sha256", sha256, "") for sha256 in erased.sha256s]
-    return [_hash(secret, *name) for name in names]
+def _hash_of_label(secret: bytes, label: LabelClaim | LabelName) -> str:
+    whom = (label.patient_key or "", label.study_key or "")
+    return _hash(secret, "label", label.subject_kind, label.subject, label.scope, *whom)
+
+
+def _hashes_of(secret: bytes, erased: Erasable, sha256s: Sequence[str]) -> list[str]:
+    """A label that names nobody is not kept out: its file's name may be another patient's by then."""
+    labels = [label for label in erased.label_names if label.patient_key or label.study_key]
+    files = [_hash(secret, "sha256", sha256) for sha256 in (*erased.sha256s, *sha256s)]
+    return [*files, *(_hash_of_label(secret, label) for label in labels)]
 
 
 def _answer(found: Erasable) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from fracture_ml.imaging.deidentify import deidentify, keyed_hash
 from fracture_ml.imaging.facts import read_facts
 from fracture_ml.imaging.fingerprint import NEAR_DUPLICATE_BITS
 from fracture_ml.steps import keys
-from fracture_ml.steps.erase import is_erased
+from fracture_ml.steps.erase import Erased
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
@@ -96,7 +96,7 @@ def ingest_inbox(
 
 
 def _ingest(stores: Stores, settings: Settings, threads: int, retry_quarantined: str | None) -> dict[str, int]:
-    erased = is_erased(stores, settings)
+    erased = Erased(stores, settings)
     counts = Counter(listed=0, new=0, radiograph=0, copy=0, labels=0, quarantined=0, vanished=0, kept_apart=0)
     if retry_quarantined:
         counts["retried"] = 0
@@ -182,7 +182,7 @@ def _begun_before(stores: Stores, objects: list[ReceivedObject]) -> tuple[list[R
 
 
 def _take_label_files(
-    stores: Stores, settings: Settings, label_files: list[ReceivedObject], erased: Callable[..., bool]
+    stores: Stores, settings: Settings, label_files: list[ReceivedObject], erased: Erased
 ) -> tuple[Counter, list[Unfetched]]:
     """Read each by itself. Returns: counts, and what has no outcome yet."""
     suspects, others = _begun_before(stores, label_files)
@@ -204,14 +204,14 @@ def _take_label_files(
 
 
 def _take_label_file(
-    stores: Stores, settings: Settings, received: ReceivedObject, erased: Callable[..., bool]
+    stores: Stores, settings: Settings, received: ReceivedObject, erased: Erased
 ) -> dict[str, int] | Unfetched:
     try:
         decode_limits(settings).require_bytes(received.size_bytes)
         claims = claims_of_label_file(
             received.key, stores.bucket.read(received.key), site_secret=settings.site_secret_bytes
         )
-        kept = [claim for claim in claims if not erased(claim.subject_kind, claim.subject, claim.scope)]
+        kept = [claim for claim in claims if not erased.has_label(claim)]
         if len(kept) < len(claims):
             log.warning("%d labels of a file speak of what was erased, and are left out", len(claims) - len(kept))
         told = stores.radiographs.record_labels(received, kept)
@@ -227,7 +227,7 @@ def _take_label_file(
 
 
 def _take_images(
-    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int, erased: Callable[..., bool]
+    stores: Stores, settings: Settings, images: list[ReceivedObject], threads: int, erased: Erased
 ) -> tuple[Counter, list[Unfetched]]:
     """Look at each image and record what became of it. Returns: counts, and what has no outcome yet."""
     inspect = partial(
@@ -289,7 +289,7 @@ def _inspected(
 
 
 def _inspect(
-    bucket: Bucket, received: ReceivedObject, *, limits: DecodeLimits, secret: bytes, erased: Callable[..., bool]
+    bucket: Bucket, received: ReceivedObject, *, limits: DecodeLimits, secret: bytes, erased: Erased
 ) -> Finding:
     """Fetch, check, de-identify, fingerprint and store one object. Writes bytes, and no row."""
     try:
@@ -298,9 +298,9 @@ def _inspect(
             data = bucket.read(received.key)
         except ObjectWithheld as fault:
             return Unfetched(received=received, fault=fault)
-        facts = read_facts(data, site_secret=secret, limits=limits)
-        if erased("sha256", facts.sha256):
+        if erased.has_file(data):
             return Refusal(received=received, code="erased", sentence=_ERASED)
+        facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = keys.radiograph_key(facts.sha256, facts.media_type)
         bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))

@@ -4,11 +4,14 @@ A write costs object storage more than a picture's bytes do (docs/LOG.md).
 """
 
 import io
+import logging
 from collections.abc import Collection, Mapping
-from zipfile import ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from fracture_ml.core.errors import ObjectNotFound
 from fracture_ml.stores.bucket import Bucket
+
+log = logging.getLogger(__name__)
 
 
 def write_pictures(bucket: Bucket, key: str, pngs: Mapping[int, bytes]) -> None:
@@ -38,18 +41,27 @@ def read_picture(bucket: Bucket, key: str, radiograph_id: int) -> bytes:
 def take_out_pictures(bucket: Bucket, key: str, radiograph_ids: Collection[int]) -> None:
     """Leave these radiographs' pictures out of the object under `key`, and delete it where no other is in it.
 
+    An archive that is damaged is deleted: nobody could read a picture out of it.
     Raises: StorageUnavailable.
     """
-    entries = {_entry(radiograph_id) for radiograph_id in radiograph_ids}
-    data = None if key.endswith(".png") else bucket.find(key)
-    kept: dict[str, bytes] = {}
-    if data is not None:
-        with ZipFile(io.BytesIO(data)) as archive:
-            kept = {name: archive.read(name) for name in archive.namelist() if name not in entries}
-    if kept:
-        bucket.write(key, _packed(kept), "application/zip")
-    else:
+    if key.endswith(".png"):
         bucket.delete(key)
+        return
+    if (data := bucket.find(key)) is None:
+        return
+    entries = {_entry(radiograph_id) for radiograph_id in radiograph_ids}
+    try:
+        with ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            kept = {name: archive.read(name) for name in names if name not in entries}
+    except (BadZipFile, EOFError):
+        log.warning("an archive of pictures is damaged, and deleted")
+        bucket.delete(key)
+        return
+    if not kept:
+        bucket.delete(key)
+    elif len(kept) < len(names):
+        bucket.write(key, _packed(kept), "application/zip")
 
 
 def _packed(pngs: Mapping[str, bytes]) -> bytes:

@@ -67,6 +67,7 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
         limits=decode_limits(settings),
         max_bytes=int(settings.cache_max_gib * 2**30),
     )
+    drop_caches(stores, settings)  # what was erased meanwhile: this training has begun with it, no other does
     log.info("pixels: %d at %d px, ready after %.1f s", len(cache.pixels), size_px, time.monotonic() - started)
     for sha256, reason in cache.failed.items():
         log.warning("radiograph %s is left out of training: %s", sha256[:12], reason)

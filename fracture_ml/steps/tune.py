@@ -31,6 +31,9 @@ def tune(stores: Stores, settings: Settings, *, snapshot_id: str, work: NightlyW
     missing = [member.sha256 for member, _ in data.not_readable if member.split is Split.TRAIN]
     if missing:  # other data than those of a worker, or a night, that can read them
         study_name += f"-without-{hash_of_json(missing)[:8]}"
+    here, frozen = len(rows) + len(missing), stores.snapshots.find(snapshot_id)["counts"]["splits"]["train"]
+    if here < sum(frozen.values()):  # some were erased since
+        study_name += f"-of-{here}"
     run_study(
         work.study,
         base,

@@ -10,17 +10,20 @@ from sqlalchemy import Connection, Engine
 from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE
 from fracture_ml.stores.radiographs import INGEST_LOCK, bring_groups_up_to_date
+from fracture_ml.stores.worklist import RANKING_LOCK
 
 _READING_INBOX = "reading the inbox"  # shared by every ingest for as long as it runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelName:
-    """By what name a label speaks of its subject: a LabelClaim's three fields."""
+    """By what name a label speaks of its subject, and whom it says that this is: fields of a LabelClaim."""
 
     subject_kind: str
     subject: str
-    scope: str = ""
+    scope: str
+    patient_key: str | None
+    study_key: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Erasable:
     stored_keys: tuple[str, ...]  # the de-identified bytes
     study_keys: tuple[str, ...]
     patient_keys: tuple[str, ...]
+    others: tuple[int, ...]  # radiographs that are not among these, and that the patient's labels speak of now
+    snapshots: tuple[str, ...]  # that hold one of these
     received: tuple[tuple[str, str], ...]  # (key, etag) in the inbox: images, their copies, and what was quarantined
     received_ids: tuple[int, ...]
     label_ids: tuple[int, ...]
@@ -76,7 +81,7 @@ class ErasureStore:
     def find(
         self, *, study_key: str | None = None, patient_key: str | None = None, object_key: str | None = None
     ) -> Erasable:
-        """Everything about whole studies: one, those of a patient, or that of an object of the inbox."""
+        """Everything about whole studies: one, those of a patient, that of an object of the inbox, or all three."""
         with transaction(self._engine) as connection:
             return _find(connection, study_key, patient_key, object_key)
 
@@ -87,27 +92,34 @@ class ErasureStore:
         actor: str,
         reason: str,
         hashes_of: Callable[[Erasable], Sequence[str]],
+        require: Callable[[Erasable], None],
         study_key: str | None = None,
         patient_key: str | None = None,
         object_key: str | None = None,
     ) -> Iterator[Erasable]:
-        """Under all locks: yields what there is, so that its bytes can be removed, then deletes every row about it.
+        """Under all locks: every row about it is deleted, and yields what there was, so that its bytes can be removed.
 
         All or nothing: where what is done inside fails, the rows stay, and the erasure can be repeated.
 
         Args:   actor: who does it. reason: why, without a name. hashes_of: what must not come back, keyed.
-        Raises: DatabaseUnavailable: also where an ingest or a batch of scoring goes on for five minutes more.
+                require: raises where what was found then must not be erased.
+        Raises: DatabaseUnavailable: also where somebody holds one of the locks for five minutes more.
         """
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _READING_INBOX})
-            connection.execute(query("lock"), {"purpose": INGEST_LOCK})
-            blocks = sorted(
-                {id_ // BLOCK_SIZE for id_ in _find(connection, study_key, patient_key, object_key).radiograph_ids}
-            )
+            before = _find(connection, study_key, patient_key, object_key)
+            blocks = sorted({id_ // BLOCK_SIZE for id_ in before.radiograph_ids})
             connection.execute(query("prediction_claim_all"), {"blocks": blocks})
-            found = _find(connection, study_key, patient_key, object_key)  # with what was scored until now
-            yield found
-            details = found.counts() | {"radiograph_ids": found.radiograph_ids, "learned": found.learned}
+            for purpose in (RANKING_LOCK, INGEST_LOCK):  # in the order in which a ranking takes them
+                connection.execute(query("lock"), {"purpose": purpose})
+            connection.execute(query("worklist_lock_studies"), {"study_keys": [*before.study_keys]})
+            found = _find(connection, study_key, patient_key, object_key)  # with what was scored and read until now
+            require(found)
+            details = found.counts() | {
+                "radiograph_ids": found.radiograph_ids,
+                "snapshots": found.snapshots,
+                "learned": found.learned,
+            }
             connection.execute(
                 query("erasure_insert"),
                 {"actor": actor, "reason": reason, "details": to_jsonb(details), "name_hashes": [*hashes_of(found)]},
@@ -123,6 +135,7 @@ class ErasureStore:
                 },
             )
             bring_groups_up_to_date(connection, found.near_duplicates)
+            yield found  # the rows could go: now the bytes
 
 
 def _find(connection: Connection, study_key: str | None, patient_key: str | None, object_key: str | None) -> Erasable:
@@ -134,11 +147,13 @@ def _find(connection: Connection, study_key: str | None, patient_key: str | None
         stored_keys=tuple(image["object_key"] for image in row["radiographs"]),
         study_keys=tuple(row["study_keys"]),
         patient_keys=tuple(row["patient_keys"]),
+        others=tuple(row["others"]),
+        snapshots=tuple(row["snapshots"]),
         received=tuple((one["object_key"], one["etag"]) for one in row["received"]),
         received_ids=tuple(one["received_object_id"] for one in row["received"]),
         label_ids=tuple(label["label_id"] for label in row["labels"]),
         label_names=tuple(
-            LabelName(**{name: label[name] for name in ("subject_kind", "subject", "scope")}) for label in row["labels"]
+            LabelName(**{name: value for name, value in label.items() if name != "label_id"}) for label in row["labels"]
         ),
         final_reads=row["final_reads"],
         pictures={key: tuple(ids) for key, ids in row["pictures"].items()},

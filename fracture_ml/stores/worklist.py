@@ -24,6 +24,7 @@ from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 from fracture_ml.stores.labels import add_labels
 from fracture_ml.stores.radiographs import INGEST_LOCK
 
+RANKING_LOCK = "ranking"  # held by whoever ranks, from what is read to what is saved
 _NEW, _ACKNOWLEDGED, _READING = WorklistStatus.NEW, WorklistStatus.ACKNOWLEDGED, WorklistStatus.READING
 _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, WorklistStatus.REOPENED
 
@@ -81,7 +82,7 @@ class WorklistStore:
     def ranking_alone(self) -> Iterator[None]:
         """Meanwhile nobody else ranks: what was read to rank by is still so when it is saved."""
         with transaction(self._engine) as connection:
-            connection.execute(query("lock"), {"purpose": "ranking"})
+            connection.execute(query("lock"), {"purpose": RANKING_LOCK})
             yield
 
     def studies_to_rank(

@@ -10,7 +10,7 @@ CREATE TABLE fracture.erasure (
 CREATE TRIGGER erasure_append_only BEFORE UPDATE OR DELETE ON fracture.erasure
     FOR EACH STATEMENT EXECUTE FUNCTION fracture.refuse_change();
 
--- Keyed hashes of what must not come back: of a file's bytes, and of the names by which label files spoke of it.
+-- Keyed hashes of what must not come back: of a file's bytes, and of what label files said of whom.
 CREATE TABLE fracture.erased_name (
     name_hash  text   PRIMARY KEY,
     erasure_id bigint NOT NULL REFERENCES fracture.erasure
@@ -28,3 +28,6 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'fracture.% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
+
+-- A label that speaks of several files is told by each of them, and outlives the one that told it first.
+ALTER TABLE fracture.label DROP CONSTRAINT label_received_object_id_fkey;

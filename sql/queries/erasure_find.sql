@@ -1,48 +1,53 @@
--- Everything that is kept of a study, of a patient or of an object of the inbox (the two others NULL). Studies are
--- whole: an object stands for the study of its radiograph. Of what was quarantined, that which the labels found here
--- name.
+-- Everything that is kept of a study, of a patient or of an object of the inbox (NULL: not asked for). Studies are whole:
+-- an object stands for the study of its radiograph. Of what was quarantined, that which the labels found here name.
 -- parameters: study_key text, patient_key text, object_key text
 -- returns: one row: radiographs jsonb ([{radiograph_id, sha256, object_key}, ...]), study_keys text[],
---          patient_keys text[] (whom the images belong to), received jsonb ([{received_object_id, object_key,
---          etag}, ...]), labels jsonb ([{label_id, subject_kind, subject, scope}, ...]), final_reads bigint,
---          pictures jsonb ({object key of an archive: [radiograph_id, ...]}), learned jsonb ([{version, split,
---          radiographs}, ...]), near_duplicates bigint[] (radiographs of others that look the same)
-WITH asked AS (
-    SELECT study_key FROM fracture.radiograph WHERE study_key = :study_key
-    UNION
-    SELECT study_key FROM fracture.radiograph WHERE patient_key = :patient_key
-    UNION
+--          patient_keys text[] (whom the images belong to), others bigint[] (radiographs of others that labels of this
+--          patient speak of now), snapshots text[] (that hold them), received jsonb ([{received_object_id, object_key,
+--          etag}, ...]), labels jsonb ([{label_id, subject_kind, subject, scope, patient_key, study_key}, ...]),
+--          final_reads bigint, pictures jsonb ({object key of an archive: [radiograph_id, ...]}),
+--          learned jsonb ([{version, split, radiographs}, ...]),
+--          near_duplicates bigint[] (radiographs of others that look the same)
+WITH whose AS MATERIALIZED (
+    -- What holds of each image: as its DICOM says, or the labels that hold now.
+    SELECT r.radiograph_id, coalesce(told.patient_key, r.patient_key) AS patient_key,
+           coalesce(told.study_key, r.study_key) AS told_study
+    FROM fracture.radiograph r LEFT JOIN fracture.told_facts told USING (radiograph_id)
+), named AS MATERIALIZED (
+    SELECT o.received_object_id, o.object_key, o.etag, o.radiograph_id
+    FROM fracture.received_object o
+    WHERE o.object_key = :object_key AND o.outcome <> 'labels'
+    ORDER BY o.received_object_id DESC                      -- who had the name before is somebody else
+    LIMIT 1
+), asked AS MATERIALIZED (
     SELECT r.study_key
-    FROM fracture.told_facts told JOIN fracture.radiograph r USING (radiograph_id)
-    WHERE CAST(:patient_key AS text) IS NOT NULL AND told.patient_key = :patient_key
+    FROM whose w JOIN fracture.radiograph r USING (radiograph_id)
+    WHERE w.patient_key = :patient_key OR w.told_study = :study_key OR r.study_key = :study_key
     UNION
-    SELECT r.study_key
-    FROM fracture.received_object o JOIN fracture.radiograph r USING (radiograph_id)
-    WHERE o.object_key = :object_key
+    SELECT r.study_key FROM named JOIN fracture.radiograph r USING (radiograph_id)
 ), image AS MATERIALIZED (
-    SELECT r.radiograph_id, r.sha256::text AS sha256, r.object_key, r.study_key, r.patient_key, r.cluster_id
-    FROM asked JOIN fracture.radiograph r USING (study_key)
+    SELECT r.radiograph_id, r.sha256::text AS sha256, r.object_key, r.study_key, r.cluster_id, w.patient_key
+    FROM whose w JOIN fracture.radiograph r USING (radiograph_id)
+    WHERE r.study_key IN (SELECT study_key FROM asked) OR w.told_study IN (SELECT study_key FROM asked)
 ), about AS MATERIALIZED (
-    -- Labels that speak of nobody else. A file's name may be another image's too, below another folder.
-    SELECT s.label_id
+    -- A file's name may be another image's too, below another folder, or at another time.
+    SELECT s.label_id, bool_or(s.radiograph_id IN (SELECT radiograph_id FROM image)) AS of_these,
+           bool_or(s.radiograph_id NOT IN (SELECT radiograph_id FROM image)) AS of_others
     FROM fracture.labelled_radiograph s
-    WHERE s.label_id IN (SELECT label_id FROM fracture.labelled_radiograph
-                         WHERE radiograph_id IN (SELECT radiograph_id FROM image))
     GROUP BY s.label_id
-    HAVING bool_and(s.radiograph_id IN (SELECT radiograph_id FROM image))
 ), opinion AS MATERIALIZED (
-    SELECT l.label_id, l.subject_kind, l.subject, l.scope, l.patient_key
+    SELECT l.label_id, l.subject_kind, l.subject, l.scope, l.patient_key, l.study_key
     FROM fracture.label l
-    WHERE l.label_id IN (SELECT label_id FROM about)
+    WHERE l.label_id IN (SELECT label_id FROM about WHERE of_these AND NOT of_others)
        OR l.patient_key = :patient_key
-       OR l.study_key IN (SELECT study_key FROM image)
        OR (l.subject_kind = 'study_key' AND l.subject IN (SELECT study_key FROM image))
-       OR (l.subject_kind = 'object_key' AND l.subject = :object_key)
+       OR (l.subject_kind = 'object_key' AND l.subject = :object_key
+           AND l.label_id NOT IN (SELECT label_id FROM about WHERE of_others))
 ), object AS MATERIALIZED (
     SELECT o.received_object_id, o.object_key, o.etag
     FROM fracture.received_object o
     WHERE o.radiograph_id IN (SELECT radiograph_id FROM image)
-       OR (o.object_key = :object_key AND o.outcome <> 'labels')
+       OR o.received_object_id IN (SELECT received_object_id FROM named)
        OR (o.outcome = 'quarantined' AND EXISTS (
                SELECT FROM opinion l
                WHERE (l.subject_kind = 'object_key' AND l.subject = o.object_key)
@@ -63,14 +68,20 @@ SELECT (SELECT coalesce(jsonb_agg(jsonb_build_object('radiograph_id', radiograph
                                                      'object_key', object_key) ORDER BY radiograph_id), '[]')
         FROM image) AS radiographs,
        ARRAY(SELECT DISTINCT study_key FROM image ORDER BY study_key) AS study_keys,
-       ARRAY(SELECT DISTINCT patient_key
-             FROM (SELECT patient_key FROM image
-                   UNION
-                   SELECT patient_key FROM opinion WHERE label_id IN (SELECT label_id FROM about)) named
-             WHERE patient_key IS NOT NULL ORDER BY patient_key) AS patient_keys,
+       ARRAY(SELECT DISTINCT patient_key FROM image WHERE patient_key IS NOT NULL ORDER BY patient_key) AS patient_keys,
+       ARRAY(SELECT DISTINCT s.radiograph_id
+             FROM fracture.radiograph_labels('infinity') s
+             WHERE s.label_id IN (SELECT label_id FROM opinion)
+               AND s.radiograph_id NOT IN (SELECT radiograph_id FROM image)
+             ORDER BY s.radiograph_id) AS others,
+       ARRAY(SELECT DISTINCT snapshot_id::text
+             FROM fracture.snapshot_member
+             WHERE radiograph_id IN (SELECT radiograph_id FROM image) ORDER BY snapshot_id::text) AS snapshots,
        (SELECT coalesce(jsonb_agg(to_jsonb(object) ORDER BY received_object_id), '[]') FROM object) AS received,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('label_id', label_id, 'subject_kind', subject_kind,
-                                                     'subject', subject, 'scope', scope) ORDER BY label_id), '[]')
+                                                     'subject', subject, 'scope', scope,
+                                                     'patient_key', patient_key, 'study_key', study_key)
+                                 ORDER BY label_id), '[]')
         FROM opinion) AS labels,
        (SELECT count(*) FROM fracture.worklist_event
         WHERE event = 'reported' AND study_key IN (SELECT study_key FROM image)) AS final_reads,

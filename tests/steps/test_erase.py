@@ -3,25 +3,37 @@
 import hashlib
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from sqlalchemy import text
 
-from fracture_ml.core.errors import Conflict, DatabaseRefused, NotAllowed, StorageUnavailable, UnknownItem
+from fracture_ml.core.errors import (
+    Conflict,
+    DatabaseRefused,
+    NotAllowed,
+    ObjectNotFound,
+    StorageUnavailable,
+    UnknownItem,
+)
+from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.core.records import Split
 from fracture_ml.data.labels import patient_key_of
-from fracture_ml.steps import scoring_run
+from fracture_ml.steps import scoring_run, tune
 from fracture_ml.steps.erase import erase
 from fracture_ml.steps.ingest import ingest_inbox
-from fracture_ml.steps.pictures import read_picture
+from fracture_ml.steps.pictures import read_picture, write_pictures
 from fracture_ml.steps.pixels import open_pixels
+from fracture_ml.steps.presets import NightlyWork
 from fracture_ml.steps.score import score_batch
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores.bucket import Bucket
-from fracture_ml.stores.database import transaction
+from fracture_ml.stores.database import query, transaction
 from fracture_ml.stores.predictions import PredictionRow
+from tests.imaging.made_files import bytes_of, dicom_dataset
 from tests.steps.drawn_backlog import SIZE_PX, drawn_png, promote_drawn
 from tests.stores.stored_rows import freeze, register
 
@@ -127,7 +139,7 @@ def test_a_patient_leaves_no_trace_but_the_record_and_nobody_else_notices(stores
     counted = erase(stores, settings, patient="H|Doe-77", dry_run=True, **WHO)
     assert all_rows(stores) == before and {one.key for one in bucket.list("")} == keys
     told = erase(stores, settings, patient="H|Doe-77", **WHO)
-    assert told == counted | {"caches": 1}
+    assert told == counted | {"caches": 1, "caches_left": 0}
     assert [told[name] for name in ("studies", "radiographs", "inbox_objects", "labels", "final_reads")] == [
         2, 3, 5, 6, 1
     ]  # fmt: skip
@@ -195,11 +207,95 @@ def test_one_study_goes_and_the_patients_other_stays(stores, settings, bucket, h
     assert list(bucket.list("inbox/Doe/")) == []
 
 
-def test_an_object_that_has_the_name_now_is_somebody_elses(stores, settings, bucket, hospital):
-    bucket.write("inbox/Doe/1.png", drawn_png(9))
+def test_who_has_the_name_now_is_somebody_else(stores, settings, bucket, hospital):
+    bucket.write("inbox/Doe/1.png", drawn_png(9))  # overwritten, not taken in yet
     erase(stores, settings, patient="H|Doe-77", **WHO)
     assert [one.key for one in bucket.list("inbox/Doe/")] == ["inbox/Doe/1.png"]
+    bucket.write("inbox/manifest.csv", manifest("Doe/1.png,H|Woe-80,S5,1,Dr. A,2026-03-02\n"))
     assert ingest_inbox(stores, settings)["radiograph"] == 1
+    now = radiograph_of(stores, "Doe/1.png")
+    assert now.patient_key == patient_key_of(settings.site_secret_bytes, "H|Woe-80")
+    assert sql(stores, "SELECT value FROM fracture.standing_label WHERE radiograph_id = :id", id=now.radiograph_id) == [
+        ("positive",)
+    ]
+
+
+def test_an_objects_name_stands_for_who_has_it_now(stores, settings, bucket):
+    for number in (1, 2):
+        bucket.write("inbox/1.png", drawn_png(number))
+        ingest_inbox(stores, settings)
+    assert erase(stores, settings, object_key="inbox/1.png", **WHO)["radiographs"] == 1
+    (left,) = sql(stores, "SELECT sha256 FROM fracture.radiograph")
+    assert left.sha256 == hashlib.sha256(drawn_png(1)).hexdigest() and list(bucket.list("inbox/")) == []
+
+
+def test_a_label_of_a_folder_that_two_files_told_stays_with_the_other(stores, settings, bucket):
+    for number in (1, 2):  # the same name, one after the other
+        bucket.write("inbox/fractured/1.png", drawn_png(number))
+        ingest_inbox(stores, settings)
+    first, second = sql(stores, "SELECT radiograph_id, study_key FROM fracture.radiograph ORDER BY 1")
+    erase(stores, settings, study=first.study_key, **WHO)
+    assert sql(stores, "SELECT radiograph_id, value FROM fracture.standing_label") == [
+        (second.radiograph_id, "positive")
+    ]
+    assert [one.key for one in bucket.list("inbox/")] == ["inbox/fractured/1.png"]
+
+
+def test_what_a_label_file_took_back_is_no_conflict_and_no_others_label_goes(stores, settings, bucket, hospital):
+    bucket.write("inbox/manifest.csv", manifest().replace(b"Roe/1.png,H|Roe-79,S4", b"Roe/1.png,H|Doe-77,S4"))
+    ingest_inbox(stores, settings)
+    bucket.write("inbox/manifest.csv", manifest())
+    ingest_inbox(stores, settings)
+    assert erase(stores, settings, patient="H|Doe-77", **WHO)["radiographs"] == 3
+    bucket.write("inbox/manifest.csv", manifest() + b"\n")
+    ingest_inbox(stores, settings)
+    roe = radiograph_of(stores, "Roe/1.png").radiograph_id
+    assert sql(stores, "SELECT FROM fracture.standing_label WHERE radiograph_id = :id", id=roe) != []
+
+
+def test_a_study_that_a_label_file_told_too_late_goes_too(stores, settings, bucket):
+    bucket.write("inbox/a.png", drawn_png(1))
+    ingest_inbox(stores, settings)
+    rank_worklist(stores, settings)
+    bucket.write("inbox/b.png", drawn_png(2))
+    bucket.write("inbox/m.csv", (HEADER + "a.png,P,S,1,,\nb.png,P,S,0,,\n").encode())
+    assert ingest_inbox(stores, settings)["kept_apart"] == 1
+    told = erase(stores, settings, study=study_of(stores, "b.png"), **WHO)
+    assert told["radiographs"] == 2 and list(bucket.list("radiographs/")) == []
+
+
+def test_labels_of_the_patient_that_speak_of_somebody_elses_image_are_refused(stores, settings, bucket):
+    bucket.write("inbox/a.dcm", bytes_of(dicom_dataset(PatientID="77", IssuerOfPatientID="H")))
+    bucket.write("inbox/m.csv", (HEADER + "a.dcm,77,S,1,,\n").encode())
+    ingest_inbox(stores, settings)
+    with pytest.raises(Conflict, match="somebody else's"):
+        erase(stores, settings, patient="77", **WHO)
+    told = erase(stores, settings, object_key="inbox/a.dcm", whole_patient=True, **WHO)
+    assert (told["radiographs"], told["labels"]) == (1, 1)
+
+
+def test_a_broken_file_does_not_come_back_either(stores, settings, bucket, hospital):
+    broken = bucket.read("inbox/Doe/broken.png")
+    erase(stores, settings, patient="H|Doe-77", **WHO)
+    bucket.write("inbox/again.png", broken)
+    ingest_inbox(stores, settings)
+    assert sql(stores, "SELECT object_key, code FROM fracture.quarantine") == [("inbox/again.png", "erased")]
+
+
+def test_what_a_killed_worker_left_goes_and_a_damaged_archive_stops_nothing(stores, settings, bucket, hospital):
+    ids = [radiograph_of(stores, name).radiograph_id for name in ("Doe/1.png", "Poe/1.png")]
+    folder = f"attention/{hospital}/{ids[0] // 256}"
+    write_pictures(bucket, f"{folder}/1-9-heat_maps.zip", {id_: b"a picture" for id_ in ids})
+    bucket.write(f"{folder}/{ids[0]}-overlay.png", b"a picture")
+    bucket.write(f"{folder}/{ids[1]}-overlay.png", b"another's")
+    bucket.write(f"{folder}/2-9-heat_maps.zip", b"no archive")
+    erase(stores, settings, patient="H|Doe-77", **WHO)
+    left = {one.key.removeprefix(f"{folder}/") for one in bucket.list(f"{folder}/")}
+    assert {f"{ids[1]}-overlay.png", "1-9-heat_maps.zip"} <= left
+    assert not left & {f"{ids[0]}-overlay.png", "2-9-heat_maps.zip"}
+    assert read_picture(bucket, f"{folder}/1-9-heat_maps.zip", ids[1]) == b"a picture"
+    with pytest.raises(ObjectNotFound):
+        read_picture(bucket, f"{folder}/1-9-heat_maps.zip", ids[0])
 
 
 class Failing(Bucket):
@@ -248,6 +344,7 @@ def in_background(work) -> threading.Thread:
 def test_it_waits_for_a_worker_that_scores_the_images_and_takes_out_what_that_wrote(stores, settings, hospital):
     image = radiograph_of(stores, "Doe/1.png")
     version = register(stores, sql(stores, "SELECT snapshot_id FROM fracture.snapshot LIMIT 1")[0].snapshot_id).version
+    stores.registry.promote(version, actor="a test", reason="a test")
     with stores.predictions.claim(version, image.radiograph_id // 256) as claim:
         erasing = in_background(lambda: erase(stores, settings, patient="H|Doe-77", **WHO))
         time.sleep(0.7)
@@ -263,13 +360,61 @@ def test_it_waits_for_a_worker_that_scores_the_images_and_takes_out_what_that_wr
     assert sql(stores, "SELECT FROM fracture.prediction WHERE radiograph_id = :id", id=image.radiograph_id) == []
 
 
-def test_it_waits_for_an_ingest_and_an_ingest_for_it(stores, settings, hospital):
-    with stores.erasures.none_meanwhile():
+@contextmanager
+def reading(stores, study_key: str):
+    with transaction(stores.engine) as connection:
+        connection.execute(query("worklist_lock_item"), {"study_key": study_key})
+        yield
+
+
+@pytest.mark.parametrize("who", ["an ingest", "a ranking", "a reader"])
+def test_it_waits_for_whoever_is_at_work(stores, settings, hospital, who):
+    item = stores.worklist.item_of(study_of(stores, "Doe/later.png"))
+    at_work = {
+        "an ingest": stores.erasures.none_meanwhile,
+        "a ranking": stores.worklist.ranking_alone,
+        "a reader": partial(reading, stores, item["study_key"]),
+    }[who]
+    with at_work():
         erasing = in_background(lambda: erase(stores, settings, patient="H|Doe-77", **WHO))
         time.sleep(0.7)
         assert erasing.is_alive() and radiograph_of(stores, "Doe/1.png")
     erasing.join(20)
     assert not erasing.is_alive() and sql(stores, "SELECT FROM fracture.erasure") != []
+    with pytest.raises(UnknownItem):
+        stores.worklist.act(item["study_key"], "report", actor="r", row_version=1, details={"value": "negative"})
+
+
+def test_a_copy_that_comes_during_an_erasure_does_not_slip_in_behind_it(stores, settings, bucket, hospital):
+    ingests = []
+
+    class Meanwhile(Bucket):
+        def delete(self, key: str) -> None:
+            if not ingests:
+                bucket.write("inbox/copy.png", drawn_png(6))
+                ingests.append(in_background(lambda: ingest_inbox(stores, settings)))
+                time.sleep(1.5)
+            super().delete(key)
+
+    erase(replace(stores, bucket=Meanwhile(bucket._client, bucket.name)), settings, patient="H|Roe-79", **WHO)
+    ingests[0].join(20)
+    assert not ingests[0].is_alive()
+    refused = sql(stores, "SELECT object_key FROM fracture.quarantine WHERE code = 'erased'")
+    assert refused == [("inbox/copy.png",)]
+
+
+def test_what_is_kept_beside_goes_too(stores, settings, bucket, hospital):
+    study = study_of(stores, "Doe/later.png")
+    sql(stores, "INSERT INTO fracture.unlisted_study (study_key, images) VALUES (:key, 1) RETURNING 1", key=study)
+    ingest_inbox(stores, settings, retry_quarantined="truncated")
+    sql(
+        stores,
+        "INSERT INTO fracture.attempted_object (object_key, etag, attempts) VALUES (:key, 'e', 1) RETURNING 1",
+        key="inbox/Doe/later.png",
+    )
+    assert len([line for table, line in all_rows(stores) if table == "retried_object" and "Doe" in line]) == 1
+    erase(stores, settings, patient="H|Doe-77", **WHO)
+    assert [line for _, line in all_rows(stores) if "Doe" in line or study in line] == []
 
 
 def test_pictures_of_others_that_looked_the_same_stay_together(stores, settings, bucket, hospital):
@@ -289,6 +434,24 @@ def test_pictures_of_others_that_looked_the_same_stay_together(stores, settings,
     assert (linked[min(others)], linked[max(others)]) == ((None, None), (min(others), min(others)))
 
 
+def test_a_picture_that_had_its_group_from_the_patient_gets_one_of_its_own(stores, settings, bucket):
+    bucket.write("inbox/Doe.png", drawn_png(1))
+    bucket.write("inbox/other.png", drawn_png(2))
+    bucket.write("inbox/m.csv", (HEADER + "Doe.png,H|Doe-77,S1,1,,\nother.png,,,0,,\n").encode())
+    ingest_inbox(stores, settings)
+    doe, other = radiograph_of(stores, "Doe.png"), radiograph_of(stores, "other.png")
+    sql(
+        stores,
+        "UPDATE fracture.radiograph SET near_duplicate_of = :doe, cluster_id = :doe, group_key = :group "
+        "WHERE radiograph_id = :other RETURNING 1",
+        doe=doe.radiograph_id,
+        other=other.radiograph_id,
+        group=doe.group_key,
+    )
+    erase(stores, settings, patient="H|Doe-77", **WHO)
+    assert radiograph_of(stores, "other.png").group_key == f"image:{other.sha256}"
+
+
 def test_what_cannot_be_told_apart_is_refused(stores, settings, bucket, hospital):
     before = all_rows(stores)
     with pytest.raises(UnknownItem, match="issuer"):
@@ -297,10 +460,13 @@ def test_what_cannot_be_told_apart_is_refused(stores, settings, bucket, hospital
         erase(stores, settings, study="no such study", **WHO)
     with pytest.raises(UnknownItem, match="label file"):
         erase(stores, settings, object_key="inbox/manifest.csv", **WHO)
+    for study in ("", "3f9a2"):
+        with pytest.raises(NotAllowed, match="6 characters"):
+            erase(stores, settings, study=study, **WHO)
     with pytest.raises(NotAllowed):
         erase(stores, settings, **WHO)
     with pytest.raises(NotAllowed):
-        erase(stores, settings, study="a", patient="b", **WHO)
+        erase(stores, settings, study="a study", patient="b", **WHO)
     assert all_rows(stores) == before
     study, other = study_of(stores, "Doe/1.png"), patient_key_of(settings.site_secret_bytes, "H|Roe-79")
     sql(
@@ -333,10 +499,19 @@ def test_a_file_name_that_others_have_too_keeps_its_label(stores, settings, buck
     assert [one.sha256 for one in snapshot] == [hashlib.sha256(drawn_png(1)).hexdigest()]
 
 
-def test_a_training_goes_on_without_what_was_erased_after_its_freeze(stores, settings, bucket, hospital):
-    snapshot_id = freeze(stores)
+def test_a_training_goes_on_without_what_was_erased_after_its_freeze(stores, settings, hospital, monkeypatch):
+    monkeypatch.setattr(tune, "run_study", lambda *_, **__: None)
+    work = NightlyWork(study=StudyPlan(image_size_px=SIZE_PX), recipe=TrainRecipe(initial_weights="none"))
+    snapshot_id = freeze(stores, training=5)
+    before = tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)["study_name"]
     whole = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=SIZE_PX)
     erase(stores, settings, patient="H|Doe-77", **WHO)
     rest = open_pixels(stores, settings, snapshot_id=snapshot_id, size_px=SIZE_PX)
     assert (len(whole.pixels), len(rest.pixels), rest.not_readable) == (6, 3, ())
-    assert sum(len(rest.rows_of(split)) for split in Split) == 3
+    trained_on = len(rest.rows_of(Split.TRAIN))
+    # Other data than those that the study began with: it begins anew.
+    assert tune.tune(stores, settings, snapshot_id=snapshot_id, work=work)["study_name"] == f"{before}-of-{trained_on}"
+    # Whoever had it open before registers what is left of it.
+    scores = [(member.radiograph_id, member.label, 0.5) for member in whole.members]
+    version = register(stores, snapshot_id, scores=scores).version
+    assert len(stores.registry.evaluation_scores_of(version)) == 3
