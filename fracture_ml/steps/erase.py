@@ -3,9 +3,10 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from fracture_ml.core.errors import Conflict, NotAllowed, UnknownItem
+from fracture_ml.core.errors import Conflict, NotAllowed, ObjectNotFound, ObjectWithheld, UnknownItem
 from fracture_ml.core.records import LabelClaim
 from fracture_ml.data.cache import PixelCache
 from fracture_ml.data.labels import patient_key_of
@@ -128,20 +129,24 @@ def _still_there(bucket: Bucket, erased: Erasable) -> list[tuple[str, str]]:
 
 
 def _files_of(bucket: Bucket, erased: Erasable) -> list[str]:
-    """sha256 of what is still in the inbox: of what was quarantined, no hash has been kept."""
-    found = (bucket.find(key) for key, _ in _still_there(bucket, erased))
-    return [hashlib.sha256(data).hexdigest() for data in found if data is not None]
+    """sha256 of what is still in the inbox: of what was quarantined, no hash has been kept.
+
+    What the bucket does not hand over has none; it was never read here.
+    """
+    found = []
+    for key, _ in _still_there(bucket, erased):
+        with suppress(ObjectNotFound, ObjectWithheld):
+            found.append(hashlib.sha256(bucket.read(key)).hexdigest())
+    return found
 
 
 def _pictures_of(stores: Stores, erased: Erasable) -> dict[str, tuple[int, ...]]:
     """Object key -> whose: what predictions name, and all that lies beside it, which a killed worker may have left."""
-    pictures = dict(erased.pictures)
+    pictures, ids = dict(erased.pictures), set(map(str, erased.radiograph_ids))
     for version in stores.registry.versions():
         for block in sorted({id_ // BLOCK_SIZE for id_ in erased.radiograph_ids}):
             for found in stores.bucket.list(f"{keys.attention_block_folder(version.version, block)}/"):
-                if not found.key.endswith(".png"):
-                    pictures.setdefault(found.key, erased.radiograph_ids)
-                elif found.key.rsplit("/", 1)[1].split("-")[0] in map(str, erased.radiograph_ids):
+                if not found.key.endswith(".png") or found.key.rsplit("/", 1)[1].split("-")[0] in ids:
                     pictures.setdefault(found.key, erased.radiograph_ids)
     return pictures
 

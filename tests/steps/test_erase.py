@@ -35,6 +35,7 @@ from fracture_ml.stores.database import query, transaction
 from fracture_ml.stores.predictions import PredictionRow
 from tests.imaging.made_files import bytes_of, dicom_dataset
 from tests.steps.drawn_backlog import SIZE_PX, drawn_png, promote_drawn
+from tests.steps.refusing import Refusing
 from tests.stores.stored_rows import freeze, register
 
 WHO = {"actor": "dpo", "reason": "ticket 12"}
@@ -280,6 +281,16 @@ def test_a_broken_file_does_not_come_back_either(stores, settings, bucket, hospi
     bucket.write("inbox/again.png", broken)
     ingest_inbox(stores, settings)
     assert sql(stores, "SELECT object_key, code FROM fracture.quarantine") == [("inbox/again.png", "erased")]
+
+
+def test_an_object_that_the_bucket_does_not_hand_over_can_be_taken_out(stores, settings, bucket):
+    for number, name in enumerate(("Doe", "other")):
+        bucket.write(f"inbox/{name}.png", drawn_png(number))
+    refusing = Bucket(Refusing(bucket._client, "AccessDenied", {"inbox/Doe.png"}, status=403), bucket.name)
+    guarded = replace(stores, bucket=refusing)
+    assert ingest_inbox(guarded, settings)["quarantined"] == 1
+    assert erase(guarded, settings, object_key="inbox/Doe.png", **WHO)["inbox_objects"] == 1
+    assert [one.key for one in bucket.list("inbox/")] == ["inbox/other.png"]
 
 
 def test_what_a_killed_worker_left_goes_and_a_damaged_archive_stops_nothing(stores, settings, bucket, hospital):
