@@ -106,17 +106,11 @@ class PixelCache:
         Args:    is_erased: sha256 -> whether it must not be kept.
         Returns: how many were deleted, and how many could not be.
         """
-        dropped = left = 0
-        for home in folder.glob("*px-*"):
-            try:
-                manifest = json.loads((home / _MANIFEST).read_text())
-                holds = any(map(is_erased, [*manifest["rows"], *manifest["failed"]]))
-            except (OSError, ValueError, KeyError):
-                holds = True  # it would be built anew
-            if holds:
-                shutil.rmtree(home, ignore_errors=True)
-                dropped, left = (dropped, left + 1) if home.exists() else (dropped + 1, left)
-        return dropped, left
+        held = [home for home in folder.glob("*px-*") if _may_hold(home, is_erased)]
+        for home in held:
+            shutil.rmtree(home, ignore_errors=True)
+        left = sum(home.exists() for home in held)
+        return len(held) - left, left
 
     @classmethod
     def _find(
@@ -162,6 +156,14 @@ class PixelCache:
         # copy-on-write: writable, as torch asks for, and nothing that is written reaches the disk
         pixels = np.memmap(home / _PIXELS, np.uint8, "c", shape=shape) if rows else np.zeros(shape, np.uint8)
         return cls(pixels=pixels, row_of={sha256: row for row, sha256 in enumerate(rows)}, failed=failed)
+
+
+def _may_hold(home: Path, is_erased: Callable[[str], bool]) -> bool:
+    try:
+        manifest = json.loads((home / _MANIFEST).read_text())
+        return any(map(is_erased, [*manifest["rows"], *manifest["failed"]]))
+    except (OSError, ValueError, KeyError):
+        return True  # it would be built anew
 
 
 def _fill(

@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fracture_ml.core.errors import Conflict, NotAllowed, ObjectNotFound, ObjectWithheld, UnknownItem
@@ -65,20 +65,14 @@ def erase(
     }
     if whole_patient and patient is None:
         named["patient_key"] = _only_patient(stores.erasures.find(**named))
-    if not dry_run:
-        drop_caches(stores, settings)  # also where another machine erased it, or the rows went and a cache did not
-    found = stores.erasures.find(**named)
-
-    def require(found: Erasable) -> None:
-        _require_erasable(found, named["patient_key"])
-
-    require(found)
+    require = partial(_require_erasable, patient_key=named["patient_key"])
     if dry_run:
+        found = stores.erasures.find(**named)
+        require(found)
         return _answer(found)
 
-    def hashes_of(erased: Erasable) -> list[str]:
-        return _hashes_of(settings.site_secret_bytes, erased, _files_of(stores.bucket, erased))
-
+    drop_caches(stores, settings)  # also where another machine erased it, or the rows went and a cache did not
+    hashes_of = partial(_hashes_of, bucket=stores.bucket, secret=settings.site_secret_bytes)
     with stores.erasures.erasing(actor=actor, reason=reason, hashes_of=hashes_of, require=require, **named) as erased:
         for key, radiograph_ids in _pictures_of(stores, erased).items():
             take_out_pictures(stores.bucket, key, radiograph_ids)
@@ -98,17 +92,21 @@ class Erased:
     def __init__(self, stores: Stores, settings: Settings) -> None:
         self._names, self._secret = stores.erasures.names(), settings.site_secret_bytes
 
+    def __bool__(self) -> bool:
+        """Whether there is anything that must not come back."""
+        return bool(self._names)
+
     def has_file(self, data: bytes) -> bool:
         """A file as it comes in."""
-        return bool(self._names) and self.has_sha256(hashlib.sha256(data).hexdigest())
+        return bool(self) and self.has_sha256(hashlib.sha256(data).hexdigest())
 
     def has_sha256(self, sha256: str) -> bool:
         """A file whose bytes have this hash, in hex."""
-        return bool(self._names) and _hash(self._secret, "sha256", sha256) in self._names
+        return bool(self) and _hash(self._secret, "sha256", sha256) in self._names
 
     def has_label(self, claim: LabelClaim) -> bool:
         """Of a label file's row: the same name for the same patient and study."""
-        return bool(self._names) and _hash_of_label(self._secret, claim) in self._names
+        return bool(self) and _hash_of_label(self._secret, claim) in self._names
 
 
 def drop_caches(stores: Stores, settings: Settings) -> tuple[int, int]:
@@ -116,7 +114,9 @@ def drop_caches(stores: Stores, settings: Settings) -> tuple[int, int]:
 
     Returns: how many were deleted, and how many could not be, as where they are another user's: the log says so.
     """
-    dropped, left = PixelCache.drop(settings.cache_dir, Erased(stores, settings).has_sha256)
+    if not (erased := Erased(stores, settings)):
+        return 0, 0
+    dropped, left = PixelCache.drop(settings.cache_dir, erased.has_sha256)
     if left:
         log.warning("%d pixel caches with erased images cannot be deleted: delete FRACTURE_CACHE_DIR by hand", left)
     return dropped, left
@@ -152,8 +152,13 @@ def _pictures_of(stores: Stores, erased: Erasable) -> dict[str, tuple[int, ...]]
 
 
 def _study_key(stores: Stores, study: str) -> str:
-    """As given, where such a study is here; else the listed one that begins so. Raises: UnknownItem."""
-    return study if stores.erasures.find(study_key=study) else stores.worklist.study_key_of(study)
+    """The listed one that begins so, else as given, where such a study is here. Raises: UnknownItem."""
+    try:
+        return stores.worklist.study_key_of(study)
+    except UnknownItem:
+        if stores.erasures.find(study_key=study):
+            return study
+        raise
 
 
 def _only_patient(found: Erasable) -> str:
@@ -191,10 +196,10 @@ def _hash_of_label(secret: bytes, label: LabelClaim | LabelName) -> str:
     return _hash(secret, "label", label.subject_kind, label.subject, label.scope, *whom)
 
 
-def _hashes_of(secret: bytes, erased: Erasable, sha256s: Sequence[str]) -> list[str]:
+def _hashes_of(erased: Erasable, *, bucket: Bucket, secret: bytes) -> list[str]:
     """A label that names nobody is not kept out: its file's name may be another patient's by then."""
     labels = [label for label in erased.label_names if label.patient_key or label.study_key]
-    files = [_hash(secret, "sha256", sha256) for sha256 in (*erased.sha256s, *sha256s)]
+    files = [_hash(secret, "sha256", sha256) for sha256 in (*erased.sha256s, *_files_of(bucket, erased))]
     return [*files, *(_hash_of_label(secret, label) for label in labels)]
 
 
