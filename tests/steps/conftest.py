@@ -4,6 +4,7 @@ import pytest
 
 from fracture_ml.steps.settings import Settings
 from tests.running import environment_of, settings_of
+from tests.steps.small_hospital import open_hospital
 
 
 @pytest.fixture
@@ -14,3 +15,9 @@ def stores(fresh_stores):
 @pytest.fixture
 def settings(fresh_database_url, s3, bucket, tmp_path) -> Settings:
     return settings_of(environment_of(fresh_database_url, s3, bucket, tmp_path), initial_weights="none")
+
+
+@pytest.fixture
+def hospital(stores, settings, bucket) -> int:
+    """Images, labels, scores, highlights, a final read. The champion's version."""
+    return open_hospital(stores, settings, bucket)

@@ -1,12 +1,8 @@
 """A patient who is taken out leaves no trace but the record, and nobody else notices."""
 
 import hashlib
-import threading
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -16,116 +12,36 @@ from fracture_ml.core.errors import (
     DatabaseRefused,
     NotAllowed,
     ObjectNotFound,
-    StorageUnavailable,
     UnknownItem,
 )
 from fracture_ml.core.recipe import StudyPlan, TrainRecipe
 from fracture_ml.core.records import Split
 from fracture_ml.data.labels import patient_key_of
-from fracture_ml.steps import scoring_run, tune
+from fracture_ml.steps import tune
 from fracture_ml.steps.erase import erase
 from fracture_ml.steps.ingest import ingest_inbox
 from fracture_ml.steps.pictures import read_picture, write_pictures
 from fracture_ml.steps.pixels import open_pixels
 from fracture_ml.steps.presets import NightlyWork
-from fracture_ml.steps.score import score_batch
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores.bucket import Bucket
-from fracture_ml.stores.database import query, transaction
-from fracture_ml.stores.predictions import PredictionRow
+from fracture_ml.stores.database import transaction
 from tests.imaging.made_files import bytes_of, dicom_dataset
-from tests.steps.drawn_backlog import SIZE_PX, drawn_png, promote_drawn
+from tests.steps.drawn_backlog import SIZE_PX, drawn_png
 from tests.steps.refusing import Refusing
+from tests.steps.small_hospital import (
+    FILES,
+    HEADER,
+    WHO,
+    all_rows,
+    manifest,
+    pictures_of,
+    radiograph_of,
+    score_all,
+    sql,
+    study_of,
+)
 from tests.stores.stored_rows import freeze, register
-
-WHO = {"actor": "dpo", "reason": "ticket 12"}
-HEADER = "object_key,patient_key,study_key,label,labelled_by,labelled_at\n"
-# Two studies of the first patient, one each of the others: name of the file -> patient, study, number of the drawing.
-FILES = {
-    "Doe/1.png": ("H|Doe-77", "S1", 1),
-    "Doe/2.png": ("H|Doe-77", "S1", 2),
-    "Doe/later.png": ("H|Doe-77", "S2", 3),
-    "Poe/1.png": ("H|Poe-78", "S3", 4),
-    "Poe/2.png": ("H|Poe-78", "S3", 5),
-    "Roe/1.png": ("H|Roe-79", "S4", 6),
-}
-
-
-def manifest(extra: str = "") -> bytes:
-    rows = [
-        f"{name},{patient},{study},{number % 2},Dr. A,2026-03-01\n" for name, (patient, study, number) in FILES.items()
-    ]
-    return (HEADER + "".join(rows) + extra).encode()
-
-
-@pytest.fixture
-def hospital(stores, settings, bucket):
-    """Images, labels, a champion, scores, highlights, a final read. Returns: the champion's version."""
-    for name, (_, _, number) in FILES.items():
-        bucket.write(f"inbox/{name}", drawn_png(number))
-    bucket.write("inbox/Doe/again.png", drawn_png(1))  # a copy
-    bucket.write("inbox/Doe/broken.png", drawn_png(7)[:-40])
-    bucket.write("inbox/manifest.csv", manifest("Doe/broken.png,H|Doe-77,S2,1,Dr. A,2026-03-01\n"))
-    counts = ingest_inbox(stores, settings)
-    assert [counts[name] for name in ("radiograph", "copy", "labels", "quarantined")] == [6, 1, 1, 1]
-    champion = promote_drawn(stores, flagged_from=0.01)  # every image has its highlight
-    members = stores.snapshots.members_of(champion.snapshot_id)
-    register(stores, champion.snapshot_id, scores=[(member.radiograph_id, member.label, 0.25) for member in members])
-    open_pixels(stores, settings, snapshot_id=champion.snapshot_id, size_px=SIZE_PX)
-    score_all(stores, settings)
-    item = stores.worklist.item_of(study_of(stores, "Doe/1.png"))
-    stores.worklist.act(
-        item["study_key"], "report", actor="r", row_version=item["row_version"], details={"value": "positive"}
-    )
-    return champion.version
-
-
-def score_all(stores, settings) -> dict[str, int]:
-    plan = scoring_run.plan_scoring(stores)
-    for batch in scoring_run.cut_batches(stores, batch_size=100, **plan):
-        score_batch(stores, settings, **batch)
-    outcomes = scoring_run.reconcile(stores, **plan)
-    rank_worklist(stores, settings)
-    return outcomes
-
-
-def sql(stores, statement: str, **parameters):
-    with transaction(stores.engine) as connection:
-        return connection.execute(text(statement), parameters).all()
-
-
-def radiograph_of(stores, name: str):
-    (row,) = sql(
-        stores,
-        "SELECT r.* FROM fracture.received_object o JOIN fracture.radiograph r USING (radiograph_id) "
-        "WHERE o.object_key = :key",
-        key=f"inbox/{name}",
-    )
-    return row
-
-
-def study_of(stores, name: str) -> str:
-    return radiograph_of(stores, name).study_key
-
-
-def all_rows(stores) -> set[tuple[str, str]]:
-    """(table, row as text) of everything that is kept."""
-    tables = sql(stores, "SELECT tablename FROM pg_tables WHERE schemaname = 'fracture'")
-    return {
-        (table, row.line)
-        for (table,) in tables
-        for row in sql(stores, f"SELECT CAST(t.* AS text) AS line FROM fracture.{table} t")
-    }
-
-
-def pictures_of(stores, version: int) -> dict[int, tuple[bytes, bytes]]:
-    rows = sql(stores, "SELECT radiograph_id, heat_map_key, overlay_key FROM fracture.prediction WHERE probability > 0")
-    return {
-        row.radiograph_id: tuple(
-            read_picture(stores.bucket, key, row.radiograph_id) for key in (row.heat_map_key, row.overlay_key)
-        )
-        for row in rows
-    }
 
 
 def test_a_patient_leaves_no_trace_but_the_record_and_nobody_else_notices(stores, settings, bucket, hospital):
@@ -309,30 +225,6 @@ def test_what_a_killed_worker_left_goes_and_a_damaged_archive_stops_nothing(stor
         read_picture(bucket, f"{folder}/1-9-heat_maps.zip", ids[0])
 
 
-class Failing(Bucket):
-    """A bucket that goes away at the n-th deletion."""
-
-    def __init__(self, bucket: Bucket, after: int) -> None:
-        super().__init__(bucket._client, bucket.name)
-        self.left = after
-
-    def delete(self, key: str) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise StorageUnavailable("a test")
-        super().delete(key)
-
-
-@pytest.mark.parametrize("after", [0, 2, 7])
-def test_a_bucket_that_goes_away_leaves_the_rows_and_it_can_be_done_again(stores, settings, bucket, hospital, after):
-    before = all_rows(stores)
-    with pytest.raises(StorageUnavailable):
-        erase(replace(stores, bucket=Failing(bucket, after)), settings, patient="H|Doe-77", **WHO)
-    assert all_rows(stores) == before
-    erase(stores, settings, patient="H|Doe-77", **WHO)
-    assert not any("Doe" in line for _, line in all_rows(stores)) and list(bucket.list("inbox/Doe/")) == []
-
-
 def test_only_the_erasures_own_transaction_opens_the_append_only_tables(stores, settings, hospital):
     erase(stores, settings, patient="H|Doe-77", **WHO)
     for table in ("label", "prediction", "worklist_event", "retried_object", "erasure", "erased_name", "model_event"):
@@ -344,74 +236,6 @@ def test_only_the_erasures_own_transaction_opens_the_append_only_tables(stores, 
     with pytest.raises(DatabaseRefused, match="append-only"), transaction(stores.engine) as connection:
         connection.execute(text("INSERT INTO fracture.erasure (actor, reason, details) VALUES ('a', 'b', '{}')"))
         connection.execute(text("DELETE FROM fracture.model_event"))
-
-
-def in_background(work) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def test_it_waits_for_a_worker_that_scores_the_images_and_takes_out_what_that_wrote(stores, settings, hospital):
-    image = radiograph_of(stores, "Doe/1.png")
-    version = register(stores, sql(stores, "SELECT snapshot_id FROM fracture.snapshot LIMIT 1")[0].snapshot_id).version
-    stores.registry.promote(version, actor="a test", reason="a test")
-    with stores.predictions.claim(version, image.radiograph_id // 256) as claim:
-        erasing = in_background(lambda: erase(stores, settings, patient="H|Doe-77", **WHO))
-        time.sleep(0.7)
-        assert erasing.is_alive() and radiograph_of(stores, "Doe/1.png") == image
-        key = f"attention/{version}/late.png"
-        stores.bucket.write(key, b"a picture")
-        claim.save([PredictionRow(
-            radiograph_id=image.radiograph_id, probability=0.9, calibrated=0.9, operating_point="urgent",
-            heat_map_key=key, overlay_key=key,
-        )])  # fmt: skip
-    erasing.join(20)
-    assert not erasing.is_alive() and list(stores.bucket.list(key)) == []
-    assert sql(stores, "SELECT FROM fracture.prediction WHERE radiograph_id = :id", id=image.radiograph_id) == []
-
-
-@contextmanager
-def reading(stores, study_key: str):
-    with transaction(stores.engine) as connection:
-        connection.execute(query("worklist_lock_item"), {"study_key": study_key})
-        yield
-
-
-@pytest.mark.parametrize("who", ["an ingest", "a ranking", "a reader"])
-def test_it_waits_for_whoever_is_at_work(stores, settings, hospital, who):
-    item = stores.worklist.item_of(study_of(stores, "Doe/later.png"))
-    at_work = {
-        "an ingest": stores.erasures.none_meanwhile,
-        "a ranking": stores.worklist.ranking_alone,
-        "a reader": partial(reading, stores, item["study_key"]),
-    }[who]
-    with at_work():
-        erasing = in_background(lambda: erase(stores, settings, patient="H|Doe-77", **WHO))
-        time.sleep(0.7)
-        assert erasing.is_alive() and radiograph_of(stores, "Doe/1.png")
-    erasing.join(20)
-    assert not erasing.is_alive() and sql(stores, "SELECT FROM fracture.erasure") != []
-    with pytest.raises(UnknownItem):
-        stores.worklist.act(item["study_key"], "report", actor="r", row_version=1, details={"value": "negative"})
-
-
-def test_a_copy_that_comes_during_an_erasure_does_not_slip_in_behind_it(stores, settings, bucket, hospital):
-    ingests = []
-
-    class Meanwhile(Bucket):
-        def delete(self, key: str) -> None:
-            if not ingests:
-                bucket.write("inbox/copy.png", drawn_png(6))
-                ingests.append(in_background(lambda: ingest_inbox(stores, settings)))
-                time.sleep(1.5)
-            super().delete(key)
-
-    erase(replace(stores, bucket=Meanwhile(bucket._client, bucket.name)), settings, patient="H|Roe-79", **WHO)
-    ingests[0].join(20)
-    assert not ingests[0].is_alive()
-    refused = sql(stores, "SELECT object_key FROM fracture.quarantine WHERE code = 'erased'")
-    assert refused == [("inbox/copy.png",)]
 
 
 def test_what_is_kept_beside_goes_too(stores, settings, bucket, hospital):
