@@ -43,8 +43,8 @@ bench: install
 	@set -e; for benchmark in training tuning scoring ingest planning; do echo "== $$benchmark"; .venv/bin/python -m benchmarks.$$benchmark; done
 
 lock: .venv/bin/uv
-	$(COMPILE) --extra dev --output-file requirements.lock
-	$(COMPILE) --extra server --output-file requirements-server.lock
+	$(COMPILE) --extra dev --extra dicom --output-file requirements.lock
+	$(COMPILE) --extra server --extra dicom --output-file requirements-server.lock
 
 .venv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo >&2 \

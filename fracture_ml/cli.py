@@ -226,6 +226,23 @@ def report(
 
 
 @app.command()
+def export(
+    study: Annotated[str, typer.Argument(help="its key, or how it begins: what `fracture worklist` prints")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="the folder to write into")],
+    dicom: Annotated[bool, typer.Option("--dicom", help="also a structured report and secondary captures")] = False,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="as the inbox's files name them: the files name the patient")
+    ] = False,
+) -> None:
+    """A listed study's AI results for other systems: JSON, highlights, DICOM objects."""
+    from fracture_ml.steps.export import export_results
+
+    stores, settings = _context()
+    study_key = stores.worklist.study_key_of(study)
+    _print(export_results(stores, settings, study_key, folder=out, dicom=dicom, identified=identified))
+
+
+@app.command()
 def monitor() -> None:
     """Write today's drift report and alerts (DAG: monitor_daily)."""
     from fracture_ml.steps.monitor import write_report

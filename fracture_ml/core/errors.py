@@ -195,6 +195,10 @@ class NotReconciled(FractureError):
     """The counts of a run do not add up; the message says what is missing."""
 
 
+class NotExportable(FractureError):
+    """Results cannot be made into what another system reads: the extra is missing, or an image's own attributes."""
+
+
 class Conflict(FractureError):
     """Somebody else was first: a worklist item or a group changed meanwhile; look again and repeat."""
 

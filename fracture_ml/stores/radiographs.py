@@ -188,6 +188,14 @@ class RadiographStore:
             for id_ in radiograph_ids
         ]
 
+    def received_as(self, radiograph_ids: Sequence[int]) -> dict[int, list[str]]:
+        """The keys under which each of these came into the inbox, the first one first. They may name a person."""
+        keys: dict[int, list[str]] = {id_: [] for id_ in radiograph_ids}
+        with transaction(self._engine) as connection:
+            for row in rows_of(connection, "received_of_radiographs", radiograph_ids=list(radiograph_ids)):
+                keys[row["radiograph_id"]].append(row["object_key"])
+        return keys
+
     def subgroups_of(self, radiograph_ids: Sequence[int]) -> dict[int, dict[str, str]]:
         """Body part, view, hardware, sex, age band, manufacturer, media type, size band. Raises: UnknownRadiograph."""
         return self._about("radiograph_subgroups", radiograph_ids)
