@@ -16,7 +16,7 @@ import pydicom
 from PIL import Image
 from pydicom import Dataset
 
-from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.core.errors import NotExportable, ObjectNotFound
 from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.imaging.dicom_attributes import pydicom_at_the_border, text_of
@@ -49,61 +49,78 @@ def export_results(
 
     Args:    identified: name patient, study and images as the inbox's own files do, for the system that sent them. The
              files name a person then. Otherwise everything is named as it is stored here, without an identity.
-    Returns: counts: images, highlights, reports, captures; not_dicom, which are in the JSON alone; original_gone, of
-             which the inbox no longer has the file.
-    Raises:  UnknownItem. NotExportable: the extra `dicom` is not installed, or an attribute is not as DICOM has it.
-             StorageUnavailable.
+    Returns: counts: images, highlights; not_dicom, which are in the JSON alone; original_gone, of which the inbox no
+             longer has the file; with `dicom`, reports and captures.
+    Raises:  UnknownItem. NotExportable: the extra `dicom` is not installed, or an attribute is not as DICOM has it,
+             or the folder is not empty. StorageUnavailable. Nothing is written then.
     """
-    if dicom:
-        from fracture_ml.scoring import dicom_results  # an extra: said before anything is written
-    counts = {"images": 0, "highlights": 0, "reports": 0, "captures": 0, "not_dicom": 0, "original_gone": 0}
+    if folder.exists() and any(folder.iterdir()):
+        raise NotExportable("The folder holds files already: name a new one, so that no two studies lie in one.")
     study = stores.worklist.item_of(study_key)
+    images, original_gone = _images_of(stores, study, identified=identified)
+    document = to_json(study_key, [one.result for one in images])
+    files = {"results.json": json.dumps(document, indent=1).encode()}
+    for one in images:
+        if one.highlight_png is not None:
+            files[f"image-{one.result.number}-highlight.png"] = one.highlight_png
+    counts = {
+        "images": len(images),
+        "highlights": len(files) - 1,
+        "not_dicom": sum(one.result.referenced is None for one in images) - original_gone,
+        "original_gone": original_gone,
+    }
+    if dicom:
+        objects = _dicom_objects(images, settings, said_at=_said_at(study) if identified else None)
+        reports = sum(name.startswith("report-") for name in objects)
+        counts |= {"reports": reports, "captures": len(objects) - reports}
+        files |= objects
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return counts
+
+
+def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> tuple[list[_Exported], int]:
+    """The study's images, and of how many the inbox no longer has the file."""
     ids = [image["radiograph_id"] for image in study["images"]]
     keys = stores.radiographs.received_as(ids) if identified else {}
-    images = []
+    images, gone = [], 0
     for number, (image, stored) in enumerate(zip(study["images"], stores.radiographs.stored(ids), strict=True), 1):
         source = None
         if stored.media_type is MediaType.DICOM:
-            file = _original_of(stores, stored, keys[stored.radiograph_id]) if identified else _stored(stores, stored)
+            file = (
+                _original_of(stores, stored, keys[stored.radiograph_id])
+                if identified
+                else stores.bucket.find(stored.object_key)
+            )
             source = None if file is None else _attributes_of(file)
-            counts["original_gone"] += file is None
+            gone += file is None
         images.append(_exported(stores, number, image, stored, source))
-    folder.mkdir(parents=True, exist_ok=True)
-    document = to_json(study_key, [one.result for one in images])
-    (folder / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    counts["images"] = len(images)
-    counts["not_dicom"] = sum(one.result.referenced is None for one in images) - counts["original_gone"]
-    for one in images:
-        if one.highlight_png is not None:
-            (folder / f"image-{one.result.number}-highlight.png").write_bytes(one.highlight_png)
-            counts["highlights"] += 1
-    if not dicom:
-        return counts
+    return images, gone
+
+
+def _dicom_objects(images: list[_Exported], settings: Settings, *, said_at: datetime | None) -> dict[str, bytes]:
+    """The files' names and contents. said_at: None: without an identity; each study is dated by its own day."""
+    from fracture_ml.scoring import dicom_results  # needs an extra
 
     uid_of = partial(hashed_uid, settings.site_secret_bytes)
     studies: dict[str, list[_Exported]] = defaultdict(list)
     for one in images:
         if one.result.referenced is not None:
             studies[one.result.referenced.study_instance_uid].append(one)
+    files = {}
     for number, of_study in enumerate(studies.values(), 1):
-        moment = _said_at(study) if identified else _day_of(of_study[0].source)
-        report = dicom_results.structured_report(
+        moment = said_at or _day_of(of_study[0].source)
+        files[f"report-{number}.dcm"] = dicom_results.structured_report(
             [one.result for one in of_study], [one.source for one in of_study], uid_of=uid_of, moment=moment
         )
-        (folder / f"report-{number}.dcm").write_bytes(report)
-        counts["reports"] += 1
         for one in of_study:
             if one.highlight_png is not None:
                 picture = np.asarray(Image.open(io.BytesIO(one.highlight_png)).convert("RGB"))
-                capture = dicom_results.highlight_capture(one.result, one.source, picture, uid_of=uid_of, moment=moment)
-                (folder / f"image-{one.result.number}-highlight.dcm").write_bytes(capture)
-                counts["captures"] += 1
-    return counts
-
-
-def _stored(stores: Stores, stored: StoredRadiograph) -> bytes | None:
-    """What is kept of the file, without an identity; None where it is gone."""
-    return stores.bucket.find(stored.object_key)
+                files[f"image-{one.result.number}-highlight.dcm"] = dicom_results.highlight_capture(
+                    one.result, one.source, picture, uid_of=uid_of, moment=moment
+                )
+    return files
 
 
 def _original_of(stores: Stores, stored: StoredRadiograph, keys: list[str]) -> bytes | None:

@@ -6,7 +6,7 @@ import json
 import pydicom
 import pytest
 
-from fracture_ml.core.errors import UnknownItem
+from fracture_ml.core.errors import NotExportable, UnknownItem
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.steps.export import export_results
 from fracture_ml.steps.ingest import ingest_inbox
@@ -112,3 +112,11 @@ def test_an_unknown_study_writes_nothing(stores, settings, scored, tmp_path):
     with pytest.raises(UnknownItem):
         export_results(stores, settings, "nobody's", folder=tmp_path / "out", dicom=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_studies_do_not_lie_in_one_folder(stores, settings, scored, tmp_path):
+    export_results(stores, settings, scored, folder=tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(NotExportable, match="name a new one"):
+        export_results(stores, settings, study_of(stores, "a.png"), folder=tmp_path)
+    assert files_of(tmp_path) == before
