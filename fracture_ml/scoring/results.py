@@ -3,8 +3,9 @@
 Codes are SNOMED CT's and DICOM's where they have one, and our own (99FRACML) where they have none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from fracture_ml.core.records import Box, ModelVersion, OperatingPoint
@@ -53,7 +54,7 @@ class ImageResult:
     """What is said of one image: a calibrated probability, or the reason why there is none."""
 
     number: int  # from 1, in its study
-    sha256: str
+    names: Mapping[str, Any]  # beside those of a DICOM image: what else it may be called where this is read
     referenced: ReferencedImage | None  # None: the file is no DICOM, or lacks one of its names
     width_px: int
     height_px: int
@@ -62,6 +63,7 @@ class ImageResult:
     operating_point: OperatingPoint | None
     reason: str | None
     box: Box | None
+    scored_at: datetime | None
 
     @property
     def tracking_identifier(self) -> str:
@@ -75,22 +77,23 @@ class ImageResult:
 
     @property
     def corners(self) -> list[tuple[float, float]] | None:
-        """The box as a closed line, (x, y) in source pixels, inside the image; None where there is none."""
+        """The box as a closed line, (x, y) in source pixels, cut off at the image's edges; None where none is left."""
         if self.box is None:
             return None
-        left, top = max(self.box.x, 0.0), max(self.box.y, 0.0)
-        right = min(self.box.x + self.box.width, float(self.width_px))
-        bottom = min(self.box.y + self.box.height, float(self.height_px))
+        left, right = (min(max(x, 0.0), float(self.width_px)) for x in (self.box.x, self.box.x + self.box.width))
+        top, bottom = (min(max(y, 0.0), float(self.height_px)) for y in (self.box.y, self.box.y + self.box.height))
+        if left >= right or top >= bottom:
+            return None
         return [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
 
 
-def to_json(study_key: str, images: Sequence[ImageResult]) -> dict[str, Any]:
-    """The report as a tree of the template's parts."""
+def to_json(images: Sequence[ImageResult], **names: str) -> dict[str, Any]:
+    """The report as a tree of the template's parts. names: of the study."""
     return {
         "template": {"identifier": "1500", "resource": "DCMR"},
         "title": REPORT_TITLE._asdict(),
         "use": RESEARCH_USE._asdict(),
-        "study_key": study_key,
+        **names,
         "procedure_reported": PROCEDURE._asdict(),
         "imaging_measurements": [_measurements_of(image) for image in images],
     }
@@ -112,7 +115,12 @@ def _measurements_of(image: ImageResult) -> dict[str, Any]:
     model = image.model
     return {
         "tracking_identifier": image.tracking_identifier,
-        "referenced_image": {"sha256": image.sha256, **(asdict(image.referenced) if image.referenced else {})},
+        "referenced_image": {
+            **image.names,
+            **(asdict(image.referenced) if image.referenced else {}),
+            "width_px": image.width_px,
+            "height_px": image.height_px,
+        },
         "algorithm": model and {"name": ALGORITHM, "version": str(model.version), "parameters": parameters_of(model)},
         "finding": image.finding and image.finding._asdict(),
         "measurements": []
@@ -120,11 +128,11 @@ def _measurements_of(image: ImageResult) -> dict[str, Any]:
         else [{"name": PROBABILITY._asdict(), "value": image.probability, "unit": NO_UNITS._asdict()}],
         "evaluations": [{"name": AI_WORD._asdict(), "value": AI_WORDS[image.operating_point]._asdict()}],
         "reason": image.reason,
-        "region": image.box
+        "scored_at": image.scored_at and image.scored_at.isoformat(),
+        "region": image.corners
         and {
             "graphic_type": "POLYLINE",
             "points": image.corners,
-            "box": asdict(image.box),
             "is": ATTENTION._asdict(),
         },
     }

@@ -1,12 +1,16 @@
 """A study's results as files for other systems: JSON, the highlights, and on request DICOM objects."""
 
+import errno
 import hashlib
 import io
 import json
 import logging
+import re
+import shutil
+import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom import Dataset
+from pydicom.uid import UID
 
-from fracture_ml.core.errors import NotExportable, ObjectNotFound
+from fracture_ml.core.errors import DiskFull, NotExportable, ObjectNotFound
 from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.imaging.dicom_attributes import pydicom_at_the_border, text_of
@@ -35,7 +40,8 @@ class _Exported:
     """One image: what is said of it, its own attributes where it is a DICOM, its highlight where it has one."""
 
     result: ImageResult
-    source: Dataset | None  # without pixels
+    media_type: MediaType
+    source: Dataset | None  # without pixels; None: no DICOM, or its file is gone
     highlight_png: bytes | None
 
 
@@ -45,46 +51,63 @@ def export_results(
     """Write what the AI says of a listed study into `folder`: results.json, a picture of each highlight, and with
     `dicom` a structured report of each DICOM study and a secondary capture of each highlight.
 
-    The same results give the same files and UIDs, so that an archive knows what it has already.
+    All of it or nothing, into a folder that its owner alone may enter.
 
     Args:    identified: name patient, study and images as the inbox's own files do, for the system that sent them. The
              files name a person then. Otherwise everything is named as it is stored here, without an identity.
-    Returns: counts: images, highlights; not_dicom, which are in the JSON alone; original_gone, of which the inbox no
-             longer has the file; with `dicom`, reports and captures.
-    Raises:  UnknownItem. NotExportable: the extra `dicom` is not installed, or an attribute is not as DICOM has it,
-             or the folder is not empty. StorageUnavailable. Nothing is written then.
+    Returns: counts: images, highlights; not_dicom, gone (DICOM files that are no longer where they were) and unnamed
+             (DICOM files that lack a UID), which are in the JSON alone; with `dicom`, reports and captures.
+    Raises:  UnknownItem. NotExportable: its version was rolled back, the folder is not empty, the extra `dicom` is not
+             installed, or the images' attributes do not allow it. StorageUnavailable. DiskFull.
     """
     if folder.exists() and any(folder.iterdir()):
         raise NotExportable("The folder holds files already: name a new one, so that no two studies lie in one.")
     study = stores.worklist.item_of(study_key)
-    images, original_gone = _images_of(stores, study, identified=identified)
-    document = to_json(study_key, [one.result for one in images])
+    if study["version"] is not None and stores.registry.is_withdrawn(study["version"]):
+        raise NotExportable(
+            f"Version {study['version']}, which scored this study, was rolled back: nothing is handed on."
+        )
+    images = _images_of(stores, study, identified=identified)
+    document = to_json([one.result for one in images], **({} if identified else {"study_key": study_key}))
     files = {"results.json": json.dumps(document, indent=1).encode()}
     for one in images:
         if one.highlight_png is not None:
             files[f"image-{one.result.number}-highlight.png"] = one.highlight_png
+    of_dicom = [one for one in images if one.media_type is MediaType.DICOM]
     counts = {
         "images": len(images),
         "highlights": len(files) - 1,
-        "not_dicom": sum(one.result.referenced is None for one in images) - original_gone,
-        "original_gone": original_gone,
+        "not_dicom": len(images) - len(of_dicom),
+        "gone": sum(one.source is None for one in of_dicom),
+        "unnamed": sum(one.source is not None and one.result.referenced is None for one in of_dicom),
     }
     if dicom:
-        objects = _dicom_objects(images, settings, said_at=_said_at(study) if identified else None)
+        objects = _dicom_objects(images, settings, identified=identified)
         reports = sum(name.startswith("report-") for name in objects)
         counts |= {"reports": reports, "captures": len(objects) - reports}
         files |= objects
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    _write(folder, files)
     return counts
 
 
-def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> tuple[list[_Exported], int]:
-    """The study's images, and of how many the inbox no longer has the file."""
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # its owner's alone
+    try:
+        for name, data in files.items():
+            (writing / name).write_bytes(data)
+        writing.rename(folder)
+    except OSError as fault:
+        shutil.rmtree(writing, ignore_errors=True)
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull("The disk is full: make room, or name a folder on another one.") from None
+
+
+def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> list[_Exported]:
     ids = [image["radiograph_id"] for image in study["images"]]
     keys = stores.radiographs.received_as(ids) if identified else {}
-    images, gone = [], 0
+    images = []
     for number, (image, stored) in enumerate(zip(study["images"], stores.radiographs.stored(ids), strict=True), 1):
         source = None
         if stored.media_type is MediaType.DICOM:
@@ -94,14 +117,20 @@ def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> tu
                 else stores.bucket.find(stored.object_key)
             )
             source = None if file is None else _attributes_of(file)
-            gone += file is None
-        images.append(_exported(stores, number, image, stored, source))
-    return images, gone
+        # The hash is that of the file as it came: who has the file could tell from it whose results these are.
+        names = {"sha256": stored.sha256} if identified else {"radiograph_id": stored.radiograph_id}
+        one = _exported(stores, number, image, stored, source, names)
+        # So could the hour, of how far the study's day was moved.
+        images.append(one if identified else replace(one, result=replace(one.result, scored_at=None)))
+    return images
 
 
-def _dicom_objects(images: list[_Exported], settings: Settings, *, said_at: datetime | None) -> dict[str, bytes]:
-    """The files' names and contents. said_at: None: without an identity; each study is dated by its own day."""
+def _dicom_objects(images: list[_Exported], settings: Settings, *, identified: bool) -> dict[str, bytes]:
+    """The files' names and contents."""
     from fracture_ml.scoring import dicom_results  # needs an extra
+
+    def moment_of(some: list[_Exported]) -> datetime:
+        return _said_at(some) if identified else _day_of(some[0].source)
 
     uid_of = partial(hashed_uid, settings.site_secret_bytes)
     studies: dict[str, list[_Exported]] = defaultdict(list)
@@ -110,15 +139,17 @@ def _dicom_objects(images: list[_Exported], settings: Settings, *, said_at: date
             studies[one.result.referenced.study_instance_uid].append(one)
     files = {}
     for number, of_study in enumerate(studies.values(), 1):
-        moment = said_at or _day_of(of_study[0].source)
         files[f"report-{number}.dcm"] = dicom_results.structured_report(
-            [one.result for one in of_study], [one.source for one in of_study], uid_of=uid_of, moment=moment
+            [one.result for one in of_study],
+            [one.source for one in of_study],
+            uid_of=uid_of,
+            moment=moment_of(of_study),
         )
         for one in of_study:
             if one.highlight_png is not None:
                 picture = np.asarray(Image.open(io.BytesIO(one.highlight_png)).convert("RGB"))
                 files[f"image-{one.result.number}-highlight.dcm"] = dicom_results.highlight_capture(
-                    one.result, one.source, picture, uid_of=uid_of, moment=moment
+                    one.result, one.source, picture, uid_of=uid_of, moment=moment_of([one])
                 )
     return files
 
@@ -138,13 +169,18 @@ def _attributes_of(file: bytes) -> Dataset:
 
 
 def _exported(
-    stores: Stores, number: int, image: dict[str, Any], stored: StoredRadiograph, source: Dataset | None
+    stores: Stores,
+    number: int,
+    image: dict[str, Any],
+    stored: StoredRadiograph,
+    source: Dataset | None,
+    names: dict[str, Any],
 ) -> _Exported:
     outcome = image["prediction"] or {}
     point, box = outcome.get("operating_point"), outcome.get("box")
     result = ImageResult(
         number=number,
-        sha256=stored.sha256,
+        names=names,
         referenced=None if source is None else _names_of(source),
         width_px=image["width_px"],
         height_px=image["height_px"],
@@ -153,6 +189,7 @@ def _exported(
         operating_point=None if point is None else OperatingPoint(point),
         reason=outcome.get("reason"),
         box=None if box is None else Box(**box),
+        scored_at=datetime.fromisoformat(outcome["scored_at"]).astimezone(UTC) if outcome else None,
     )
     highlight = None
     if outcome.get("heat_map_key") is not None:
@@ -160,25 +197,27 @@ def _exported(
             highlight = worklist.highlighted_png(stores, outcome["version"], stored.radiograph_id)
         except ObjectNotFound:
             log.warning("the highlight of radiograph %d is no longer in the bucket", stored.radiograph_id)
-    return _Exported(result=result, source=source, highlight_png=highlight)
+    return _Exported(result=result, media_type=stored.media_type, source=source, highlight_png=highlight)
 
 
 def _names_of(source: Dataset) -> ReferencedImage | None:
-    """None where one of its names is missing: it cannot be pointed at."""
+    """None where one of its names is missing or none at all: it cannot be pointed at."""
     keywords = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
     sop_class, instance, series, study = (text_of(source, keyword) for keyword in keywords)
-    if not (sop_class and instance and series and study):
+    if not all(name and UID(name).is_valid for name in (sop_class, instance, series, study)):
         return None
     return ReferencedImage(
         sop_class_uid=sop_class, sop_instance_uid=instance, series_instance_uid=series, study_instance_uid=study
     )
 
 
-def _said_at(study: dict[str, Any]) -> datetime:
-    """When the last of its images was scored, on this machine's clock, as DICOM has it."""
-    outcomes = [image["prediction"] for image in study["images"] if image["prediction"]]
-    scored_at = [datetime.fromisoformat(outcome["scored_at"]) for outcome in outcomes]
-    return max(scored_at, default=study["arrived_at"]).astimezone()
+def _said_at(images: list[_Exported]) -> datetime:
+    """When the last of these was scored, by the clock that the first one's file says it has; else UTC's."""
+    zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", text_of(images[0].source, "TimezoneOffsetFromUTC") or "+0000")
+    sign, hours, minutes = zone.groups() if zone else ("+", "0", "0")
+    offset = timedelta(hours=int(hours), minutes=int(minutes)) * (1 if sign == "+" else -1)
+    said = [one.result.scored_at for one in images if one.result.scored_at is not None]
+    return max(said).astimezone(timezone(offset)) if said else _day_of(images[0].source)
 
 
 def _day_of(source: Dataset) -> datetime:

@@ -1,7 +1,9 @@
 """Results for other systems: what the JSON says, and DICOM objects as another system reads them."""
 
+import copy
 import io
 import json
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,10 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import srread
+from pydicom.errors import BytesLengthException
 
 from fracture_ml.core.errors import NotExportable
 from fracture_ml.core.records import Box, ModelVersion, OperatingPoint, OperatingPoints
 from fracture_ml.imaging.deidentify import hashed_uid
+from fracture_ml.scoring import dicom_results
 from fracture_ml.scoring.dicom_results import highlight_capture, structured_report
 from fracture_ml.scoring.results import FRACTURE, ImageResult, ReferencedImage, to_json
 from tests.imaging.made_files import bytes_of, dicom_dataset
@@ -35,7 +39,7 @@ def image(source=SOURCE, **changes) -> ImageResult:
     """An urgent image of 80 x 96 pixels with a box."""
     told = {
         "number": 1,
-        "sha256": "e" * 64,
+        "names": {"sha256": "e" * 64},
         "referenced": ReferencedImage(
             sop_class_uid=source.SOPClassUID,
             sop_instance_uid=source.SOPInstanceUID,
@@ -49,6 +53,7 @@ def image(source=SOURCE, **changes) -> ImageResult:
         "operating_point": OperatingPoint.URGENT,
         "reason": None,
         "box": Box(x=10.0, y=20.0, width=30.0, height=40.0),
+        "scored_at": datetime(2026, 3, 2, 9, 20, 30, tzinfo=UTC),
     }
     return ImageResult(**told | changes)
 
@@ -57,11 +62,25 @@ BELOW = {"probability": 0.0625, "operating_point": OperatingPoint.BELOW, "box": 
 UNSCORED = {"probability": None, "operating_point": None, "box": None, "reason": "truncated: It ends early."}
 
 
-def report_of(*images: ImageResult, evidence=None, **options):
-    data = structured_report(
-        images, evidence or [SOURCE] * len(images), **{"uid_of": uid_of, "moment": MOMENT} | options
-    )
-    return srread(io.BytesIO(data))
+def report_of(*images: ImageResult, sources=None, **options):
+    """As another system reads it. Each image is one of its own, where no sources are given."""
+    if sources is None:
+        sources = []
+        for number in range(1, len(images) + 1):
+            source = copy.deepcopy(SOURCE)
+            source.SOPInstanceUID = f"{SOURCE.SOPInstanceUID}.{number}"
+            sources.append(source)
+        images = [
+            replace(one, referenced=replace(one.referenced, sop_instance_uid=source.SOPInstanceUID))
+            for one, source in zip(images, sources, strict=True)
+        ]
+    return srread(io.BytesIO(structured_report(images, sources, **{"uid_of": uid_of, "moment": MOMENT} | options)))
+
+
+def capture_of(source, picture=None, **changes):
+    one = replace(image(source), **changes)
+    picture = np.zeros((48, 40, 3), np.uint8) if picture is None else picture
+    return pydicom.dcmread(io.BytesIO(highlight_capture(one, source, picture, uid_of=uid_of, moment=MOMENT)))
 
 
 def said_in(group) -> dict[str, str]:
@@ -69,7 +88,7 @@ def said_in(group) -> dict[str, str]:
 
 
 def test_only_what_is_flagged_is_a_finding_in_the_json():
-    document = to_json("a study", [image(), image(number=2, **BELOW), image(number=3, **UNSCORED)])
+    document = to_json([image(), image(number=2, **BELOW), image(number=3, **UNSCORED)], study_key="a study")
     urgent, below, unscored = document["imaging_measurements"]
     assert [one["finding"] for one in (urgent, below, unscored)] == [FRACTURE._asdict(), None, None]
     assert urgent["measurements"][0]["value"] == 0.875 and below["measurements"][0]["value"] == 0.0625
@@ -80,16 +99,18 @@ def test_only_what_is_flagged_is_a_finding_in_the_json():
     assert urgent["region"]["is"]["meaning"] == "AI attention, not a lesion boundary"
     assert urgent["algorithm"]["version"] == "7" and "urgent from 0.750000" in urgent["algorithm"]["parameters"]
     assert urgent["referenced_image"]["sop_instance_uid"] == SOURCE.SOPInstanceUID
+    assert urgent["scored_at"] == "2026-03-02T09:20:30+00:00" and document["study_key"] == "a study"
     json.dumps(document)
 
 
 def test_an_image_without_names_is_in_the_json_by_its_hash():
-    (one,) = to_json("a study", [image(referenced=None)])["imaging_measurements"]
-    assert one["referenced_image"] == {"sha256": "e" * 64}
+    (one,) = to_json([image(referenced=None)])["imaging_measurements"]
+    assert one["referenced_image"] == {"sha256": "e" * 64, "width_px": 80, "height_px": 96}
 
 
 def test_a_box_that_reaches_over_the_edge_ends_there():
     assert image(box=Box(x=-3.0, y=90.0, width=200.0, height=20.0)).corners[:3] == [(0, 90), (80, 90), (80, 96)]
+    assert image(box=Box(x=80.0, y=10.0, width=5.0, height=20.0)).corners is None
 
 
 def test_another_system_reads_the_report():
@@ -120,37 +141,118 @@ def test_another_system_reads_the_report():
     assert said_in(unscored)["What the AI says"] == "AI unavailable"
 
 
-def test_a_name_in_other_letters_stays_that_name():
-    source = dicom_dataset(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jürgen")
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        ("ISO_IR 100", "Müller^Jürgen"),
+        ("ISO_IR 6", "Doe^Jane"),
+        ("", "Doe^Jane"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    ],
+)
+def test_a_name_in_other_letters_stays_that_name(characters, name):
+    source = dicom_dataset(SpecificCharacterSet=characters, PatientName=name)
     read = pydicom.dcmread(io.BytesIO(bytes_of(source)), stop_before_pixels=True)
-    assert report_of(image(read), evidence=[read]).PatientName == "Müller^Jürgen"
+    assert report_of(image(read), sources=[read]).PatientName == name
+    assert capture_of(read).PatientName == name
 
 
 def test_the_same_results_are_the_same_object_and_others_another():
     first = report_of(image())
     assert report_of(image()).SOPInstanceUID == first.SOPInstanceUID
     others = [
-        image(probability=0.5),
-        image(model=replace(MODEL, version=8)),
-        image(**UNSCORED),
+        report_of(image(probability=0.5)),
+        report_of(image(model=replace(MODEL, version=8))),
+        report_of(image(**UNSCORED)),
+        report_of(image(box=Box(x=10.0, y=20.0, width=31.0, height=40.0))),
+        report_of(image(number=2)),
+        report_of(image(), moment=MOMENT.replace(second=31)),
     ]
-    assert len({first.SOPInstanceUID, *(report_of(one).SOPInstanceUID for one in others)}) == 4
+    assert len({one.SOPInstanceUID for one in (first, *others)}) == 7
+    captures = [
+        capture_of(SOURCE),
+        capture_of(SOURCE),
+        capture_of(SOURCE, np.ones((48, 40, 3), np.uint8)),
+        capture_of(SOURCE, number=2),
+    ]
+    assert len({one.SOPInstanceUID for one in captures}) == 3
+    assert all(one.file_meta.MediaStorageSOPInstanceUID == one.SOPInstanceUID for one in (first, *captures))
+
+
+def test_images_of_two_patients_are_not_put_into_one_report():
+    other = dicom_dataset(PatientName="Roe^Rita", PatientID="88")
+    other.SOPInstanceUID = "1.2.3.4"
+    with pytest.raises(NotExportable, match="several patients") as raised:
+        report_of(image(), image(other), sources=[SOURCE, other])
+    assert "Roe" not in str(raised.value)
+    elsewhere = dicom_dataset(PatientID="77", IssuerOfPatientID="HOSPITAL B")
+    elsewhere.SOPInstanceUID = "1.2.3.5"
+    with pytest.raises(NotExportable, match="several patients"):
+        report_of(image(), image(elsewhere), sources=[SOURCE, elsewhere])
+
+
+def test_two_files_that_say_they_are_one_image_are_refused():
+    with pytest.raises(NotExportable, match="the same DICOM image"):
+        report_of(image(), image(number=2, **BELOW), sources=[SOURCE, SOURCE])
 
 
 def test_a_highlight_is_a_capture_of_the_sources_study():
     picture = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    source = dicom_dataset(PatientName="Doe^Jane", PatientID="77", ImageLaterality="L", PatientOrientation=["L", "F"])
-    capture = pydicom.dcmread(io.BytesIO(highlight_capture(image(), source, picture, uid_of=uid_of, moment=MOMENT)))
+    source = dicom_dataset(
+        PatientName="Doe^Jane", PatientID="77", IssuerOfPatientID="HOSPITAL B", ImageLaterality="L",
+        PatientOrientation=["L", "F"], BodyPartExamined="HAND", BurnedInAnnotation="NO",
+    )  # fmt: skip
+    capture = capture_of(source, picture)
     np.testing.assert_array_equal(capture.pixel_array, picture)
     assert (capture.PatientName, capture.StudyInstanceUID) == ("Doe^Jane", source.StudyInstanceUID)
+    assert (capture.PatientID, capture.IssuerOfPatientID) == ("77", "HOSPITAL B")
     assert capture.SeriesInstanceUID != source.SeriesInstanceUID
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert (capture.Laterality, list(capture.PatientOrientation), capture.Modality) == ("L", ["L", "F"], "OT")
+    assert capture.BodyPartExamined == "HAND" and capture.BurnedInAnnotation == "NO"
     assert "not a lesion boundary" in capture.DerivationDescription and "Research use" in capture.ImageComments
 
 
-def test_a_fault_of_an_image_names_nobody():
-    nameless = dicom_dataset(PatientName="Doe^Jane", StudyInstanceUID=None)
-    with pytest.raises(NotExportable, match="without --dicom") as raised:
-        report_of(image(), evidence=[nameless])
-    assert "Doe" not in str(raised.value)
+def test_a_capture_says_of_its_image_no_more_than_is_known():
+    source = dicom_dataset(
+        ImageLaterality="B", BodyPartExamined="of Jane Doe", PatientSex="m", PatientBirthDate="1950",
+        StudyTime="10:20:30", PregnancyStatus=None, PatientComments="a tall one",
+    )  # fmt: skip
+    capture = capture_of(source)
+    assert (capture.Laterality, capture.BodyPartExamined, capture.PatientSex) == ("", "", "")
+    assert (capture.PatientBirthDate, capture.StudyTime) == ("", "102030")
+    assert "BurnedInAnnotation" not in capture and "PatientComments" not in capture
+    left, right = (capture_of(dicom_dataset(Laterality=side)).SeriesInstanceUID for side in "LR")
+    assert left != right, "a series has one side"
+
+
+def test_another_devices_time_is_not_changed():
+    source = dicom_dataset(AcquisitionDateTime="20260227101112", Manufacturer="A maker")
+    for one in (report_of(image(source), sources=[source]), capture_of(source)):
+        assert b"20260227101112" not in bytes_of(one)
+        assert [item.ManufacturerModelName for item in one.ContributingEquipmentSequence] == ["highdicom"]
+
+
+def test_what_is_said_to_be_without_identity_says_how():
+    assert "PatientIdentityRemoved" not in capture_of(dicom_dataset(PatientIdentityRemoved="YES"))
+    capture = capture_of(dicom_dataset(PatientIdentityRemoved="YES", DeidentificationMethod="by hand"))
+    assert (capture.PatientIdentityRemoved, capture.DeidentificationMethod) == ("YES", "by hand")
+
+
+def test_a_fault_of_an_image_names_nobody(monkeypatch):
+    def refuse(*_, **__):
+        raise BytesLengthException("Doe^Jane")  # no ValueError
+
+    monkeypatch.setattr(dicom_results, "_reference_of", refuse)
+    for attempt in (lambda: report_of(image()), lambda: capture_of(SOURCE)):
+        with pytest.raises(NotExportable, match="without --dicom") as raised:
+            attempt()
+        assert "Doe" not in str(raised.value)
+
+
+def test_the_librarys_own_lines_stay_out_of_the_log(caplog):
+    with caplog.at_level(logging.INFO):
+        report_of(image())
+        capture_of(SOURCE)
+    assert caplog.text == ""

@@ -1,12 +1,16 @@
 """A study's results in a folder: as it is stored here, or as the system that sent it knows it."""
 
+import errno
+import hashlib
 import io
 import json
+import time
+from pathlib import Path
 
 import pydicom
 import pytest
 
-from fracture_ml.core.errors import NotExportable, UnknownItem
+from fracture_ml.core.errors import DiskFull, NotExportable, UnknownItem
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.steps.export import export_results
 from fracture_ml.steps.ingest import ingest_inbox
@@ -41,8 +45,8 @@ def files_of(folder) -> dict[str, bytes]:
 
 
 def counts_of(**counts) -> dict[str, int]:
-    nothing = {"images": 0, "highlights": 0, "reports": 0, "captures": 0, "not_dicom": 0, "original_gone": 0}
-    return nothing | counts
+    names = ("images", "highlights", "reports", "captures", "not_dicom", "gone", "unnamed")
+    return dict.fromkeys(names, 0) | counts
 
 
 def test_without_an_identity_nothing_that_is_written_names_a_person(stores, settings, scored, tmp_path):
@@ -57,6 +61,9 @@ def test_without_an_identity_nothing_that_is_written_names_a_person(stores, sett
     document = json.loads(files["results.json"])
     secret = settings.site_secret_bytes
     named = [one["referenced_image"]["sop_instance_uid"] for one in document["imaging_measurements"]]
+    originals = [hashlib.sha256(bytes_of(view(number))).hexdigest().encode() for number in (1, 2)]
+    assert not [(name, one) for name, data in files.items() for one in originals if one in data]
+    assert {one["scored_at"] for one in document["imaging_measurements"]} == {None}  # it would tell the day
     assert named == [hashed_uid(secret, "1.2.3.1"), hashed_uid(secret, "1.2.3.2")]
     report = pydicom.dcmread(io.BytesIO(files["report-1.dcm"]))
     assert report.PatientIdentityRemoved == "YES"
@@ -64,32 +71,50 @@ def test_without_an_identity_nothing_that_is_written_names_a_person(stores, sett
 
 
 def test_with_an_identity_they_go_to_the_study_that_was_sent(stores, settings, scored, tmp_path):
-    counts = export_results(stores, settings, scored, folder=tmp_path, dicom=True, identified=True)
+    folder = tmp_path / "out"
+    counts = export_results(stores, settings, scored, folder=folder, dicom=True, identified=True)
     assert counts == counts_of(images=2, highlights=2, reports=1, captures=2)
+    assert folder.stat().st_mode & 0o077 == 0, "its owner's alone"
     original = view(1)
     for name in ("report-1.dcm", "image-1-highlight.dcm"):
-        written = pydicom.dcmread(tmp_path / name)
+        written = pydicom.dcmread(folder / name)
         for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyDate", "StudyInstanceUID"):
             assert written[keyword].value == original[keyword].value, (name, keyword)
     assert "PatientIdentityRemoved" not in written
-    capture = pydicom.dcmread(tmp_path / "image-2-highlight.dcm")
+    capture = pydicom.dcmread(folder / "image-2-highlight.dcm")
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.2"
 
 
-def test_an_archive_gets_the_same_objects_again(stores, settings, scored, tmp_path):
-    for identified in (False, True):
-        folders = [tmp_path / f"{identified}-{turn}" for turn in (1, 2)]
-        for folder in folders:
-            export_results(stores, settings, scored, folder=folder, dicom=True, identified=identified)
-        first, second = map(files_of, folders)
-        assert first == second
+@pytest.mark.parametrize("identified", [False, True])
+def test_an_archive_gets_the_same_objects_again(stores, settings, scored, bucket, tmp_path, monkeypatch, identified):
+    def export() -> dict[str, bytes]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        export_results(stores, settings, scored, folder=folder, dicom=True, identified=identified)
+        return files_of(folder)
+
+    first = export()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert export() == first
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    bucket.write("inbox/Doe/3.dcm", bytes_of(view(3)))  # a late view makes another report, and no other capture
+    ingest_inbox(stores, settings)
+    score_all(stores, settings)
+    later = export()
+    kept = {name for name in first if later[name] == first[name]}
+    assert kept == {name for name in first if name.startswith("image-")}
+    uids = {pydicom.dcmread(io.BytesIO(of["report-1.dcm"])).SOPInstanceUID for of in (first, later)}
+    assert len(uids) == 2
 
 
 def test_an_original_that_is_another_now_or_gone_is_not_guessed(stores, settings, bucket, scored, tmp_path):
     bucket.write("inbox/Doe/1.dcm", bytes_of(dicom_dataset(PatientName="Roe^Rita", PatientID="MRN-1")))
     bucket.delete("inbox/Doe/2.dcm")
     counts = export_results(stores, settings, scored, folder=tmp_path, dicom=True, identified=True)
-    assert counts == counts_of(images=2, highlights=2, original_gone=2)
+    assert counts == counts_of(images=2, highlights=2, gone=2)
     assert not any(b"Roe" in data for data in files_of(tmp_path).values())
 
 
@@ -98,7 +123,7 @@ def test_a_copy_of_the_original_will_do(stores, settings, bucket, scored, tmp_pa
     assert ingest_inbox(stores, settings)["copy"] == 1
     bucket.delete("inbox/Doe/1.dcm")
     counts = export_results(stores, settings, scored, folder=tmp_path, dicom=True, identified=True)
-    assert counts["original_gone"] == 0 and counts["reports"] == 1
+    assert counts["gone"] == 0 and counts["reports"] == 1
 
 
 def test_what_is_no_dicom_is_in_the_json_alone(stores, settings, scored, tmp_path):
@@ -106,6 +131,56 @@ def test_what_is_no_dicom_is_in_the_json_alone(stores, settings, scored, tmp_pat
     counts = export_results(stores, settings, study, folder=tmp_path, dicom=True, identified=True)
     assert counts == counts_of(images=1, highlights=1, not_dicom=1)
     assert sorted(files_of(tmp_path)) == ["image-1-highlight.png", "results.json"]
+
+
+def test_a_study_of_two_patients_is_not_handed_to_either(stores, settings, bucket, scored, tmp_path):
+    """A header that was corrected after the image had been sent."""
+    corrected = view(4)
+    corrected.PatientID = "MRN-2"
+    bucket.write("inbox/Roe/4.dcm", bytes_of(corrected))
+    ingest_inbox(stores, settings)
+    score_all(stores, settings)
+    with pytest.raises(NotExportable, match="several patients"):
+        export_results(stores, settings, scored, folder=tmp_path / "out", dicom=True, identified=True)
+    assert list(tmp_path.iterdir()) == []
+    assert export_results(stores, settings, scored, folder=tmp_path / "out", identified=True)["images"] == 3
+
+
+def test_a_dicom_without_a_name_is_in_the_json_alone(stores, settings, bucket, tmp_path):
+    nameless = view(1)
+    del nameless.SeriesInstanceUID
+    bucket.write("inbox/Doe/1.dcm", bytes_of(nameless))
+    ingest_inbox(stores, settings)
+    promote_drawn(stores, flagged_from=0.0)
+    score_all(stores, settings)
+    study = study_of(stores, "Doe/1.dcm")
+    counts = export_results(stores, settings, study, folder=tmp_path / "out", dicom=True, identified=True)
+    assert counts == counts_of(images=1, highlights=1, unnamed=1)
+
+
+def test_what_a_rolled_back_version_said_is_not_handed_on(stores, settings, scored, tmp_path):
+    promote_drawn(stores, seed=1, flagged_from=0.0)
+    score_all(stores, settings)
+    seen = stores.worklist.item_of(scored)["row_version"]
+    stores.worklist.act(scored, "report", actor="r", row_version=seen, details={"value": "negative"})
+    stores.registry.roll_back(actor="a test", reason="a test")
+    score_all(stores, settings)  # the study keeps the score that its reader saw
+    with pytest.raises(NotExportable, match="rolled back"):
+        export_results(stores, settings, scored, folder=tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing(stores, settings, scored, tmp_path, monkeypatch):
+    write_bytes = Path.write_bytes
+
+    def fill_up(path: Path, data: bytes) -> int:
+        if path.name == "image-2-highlight.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(DiskFull):
+        export_results(stores, settings, scored, folder=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_study_writes_nothing(stores, settings, scored, tmp_path):
