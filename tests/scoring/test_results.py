@@ -1,9 +1,11 @@
 """Results for other systems: what the JSON says, and DICOM objects as another system reads them."""
 
 import copy
+import importlib
 import io
 import json
 import logging
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -249,6 +251,13 @@ def test_a_fault_of_an_image_names_nobody(monkeypatch):
         with pytest.raises(NotExportable, match="without --dicom") as raised:
             attempt()
         assert "Doe" not in str(raised.value)
+
+
+def test_without_the_extra_it_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.delitem(sys.modules, dicom_results.__name__)
+    with pytest.raises(NotExportable, match="needs the package highdicom"):
+        importlib.import_module(dicom_results.__name__)
 
 
 def test_the_librarys_own_lines_stay_out_of_the_log(caplog):
