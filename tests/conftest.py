@@ -10,7 +10,7 @@ import pytest
 
 from fracture_ml.stack.postgres import PostgresServer
 from fracture_ml.stack.s3 import S3Server
-from tests.running import OWNER_PASSWORD, READER_PASSWORD, bucket_on, new_postgres, new_s3
+from tests.running import OWNER_PASSWORD, READER_PASSWORD, bucket_for_a_while, new_postgres, new_s3
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -90,7 +90,8 @@ def reader_url(database_url: str) -> str:
 @pytest.fixture
 def bucket(s3: S3Server):
     """An empty bucket of this test's own."""
-    return bucket_on(s3, f"test-{uuid.uuid4().hex[:12]}")
+    with bucket_for_a_while(s3, f"test-{uuid.uuid4().hex[:12]}") as bucket:
+        yield bucket
 
 
 @pytest.fixture

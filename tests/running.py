@@ -6,7 +6,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fracture_ml.stack.postgres import PostgresServer
@@ -101,6 +102,16 @@ def bucket_on(server: S3Server, name: str) -> Bucket:
     )
     bucket.ensure()
     return bucket
+
+
+@contextmanager
+def bucket_for_a_while(server: S3Server, name: str) -> Iterator[Bucket]:
+    """A new bucket, which is deleted at the end with all that is in it: each takes a part of the free disk."""
+    bucket = bucket_on(server, name)
+    try:
+        yield bucket
+    finally:
+        bucket._client.delete_bucket(Bucket=name)
 
 
 def environment_of(database_url: str, s3: S3Server, bucket: Bucket, folder: Path) -> dict[str, str]:
