@@ -1,5 +1,7 @@
 """Every error of the product. The message is one sentence that says what to do."""
 
+import errno
+
 
 class FractureError(Exception):
     """Base of all errors that the product raises on purpose."""
@@ -158,6 +160,11 @@ class OutOfTime(FractureError):
 
 class OutOfMemory(FractureError):
     """The device has no memory for even one image at a time."""
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether a disk, or the share of it that somebody may use, had no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(FractureError):

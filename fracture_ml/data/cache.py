@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 from isal import isal_zlib
 
-from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, ObjectWithheld, UnusableObject
+from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, ObjectWithheld, UnusableObject, is_full_disk
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import StoredRadiograph
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
@@ -92,7 +92,7 @@ class PixelCache:
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_full_disk(error):
                 raise
             raise DiskFull(
                 f"The disk is full: the pixel cache needs {len(hashes) * size_px**2 / 1e9:.2f} GB; free some, "

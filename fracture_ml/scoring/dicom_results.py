@@ -17,6 +17,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
+from pydicom.uid import ExplicitVRLittleEndian
 
 from fracture_ml.core.errors import FractureError, NotExportable
 from fracture_ml.imaging.anatomy import body_part_words
@@ -37,7 +38,6 @@ logging.getLogger("highdicom").setLevel(logging.ERROR)  # its lines name images,
 _MANUFACTURER = results.ALGORITHM
 _SR_SERIES, _CAPTURE_SERIES = 9001, 9002  # numbers of series, far above a modality's own
 _UTF_8 = "ISO_IR 192"
-_EXPLICIT_VR = "1.2.840.10008.1.2.1"
 # Whose image it is, with the values that the standard has for it, colons of old times left out; any other value is
 # written as an empty one, and so is what is missing (PS3.3, C.7.1.1 and C.7.2.1; PS3.5, 6.2).
 _DAY, _HOUR = r"(1[89]|2\d)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"
@@ -68,7 +68,7 @@ def structured_report(
             the same for the same one. moment: that it is dated by.
     Raises: NotExportable: images of several patients, one that comes twice, or an attribute that cannot be written.
     """
-    if len({whose_image(source) for source in sources}) > 1:
+    if len({_patient_of(source) for source in sources}) > 1:
         raise NotExportable(
             "Images of one DICOM study name several patients: find out whose it is; without --dicom it can be exported."
         )
@@ -139,7 +139,7 @@ def highlight_capture(
             sop_instance_uid=uid_of("not yet named"),
             instance_number=image.number,
             manufacturer=_MANUFACTURER,
-            transfer_syntax_uid=_EXPLICIT_VR,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
             specific_character_set=_UTF_8,
         )
         capture.copy_patient_and_study_information(reference)
@@ -157,11 +157,6 @@ def highlight_capture(
         from_image.SpatialLocationsPreserved = "NO"
         capture.SourceImageSequence = [from_image]
         return _written(capture, source, moment, uid_of)
-
-
-def whose_image(source: Dataset) -> tuple[str | None, str | None]:
-    """The patient, as the image names them: the issuer and the ID."""
-    return text_of(source, "IssuerOfPatientID"), text_of(source, "PatientID")
 
 
 def _measurements_of(
@@ -199,6 +194,11 @@ def _measurements_of(
         source_image=sr.SourceImageForRegion(named.sop_class_uid, named.sop_instance_uid),
     )
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **said)
+
+
+def _patient_of(source: Dataset) -> tuple[str | None, str | None]:
+    """The patient, as the image names them: the issuer and the ID."""
+    return text_of(source, "IssuerOfPatientID"), text_of(source, "PatientID")
 
 
 def _reference_of(source: Dataset) -> Dataset:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from fracture_ml.core.errors import StackError, StorageUnavailable
+from fracture_ml.core.errors import StackError, StorageUnavailable, is_full_disk
 from fracture_ml.stack import processes
 from fracture_ml.stack.airflow import ADMIN, COMPONENTS, VIEWER
 from fracture_ml.stack.postgres import PostgresServer
@@ -60,7 +60,7 @@ def up(console: Console) -> Access:
         with stack.lock():
             stack.start(console)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(error):
             raise
         raise _disk_is_full(stack.folder) from None
     console.print(stack.panel())

@@ -1,6 +1,5 @@
 """A study's results as files for other systems: JSON, the highlights, and on request DICOM objects."""
 
-import errno
 import hashlib
 import io
 import json
@@ -9,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from fracture_ml.core.errors import DiskFull, NotExportable, ObjectNotFound
+from fracture_ml.core.errors import DiskFull, NotExportable, ObjectNotFound, is_full_disk
 from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.imaging.dicom_attributes import pydicom_at_the_border, text_of
@@ -99,7 +98,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         writing.rename(folder)
     except OSError as fault:
         shutil.rmtree(writing, ignore_errors=True)
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(fault):
             raise
         raise DiskFull("The disk is full: make room, or name a folder on another one.") from None
 
@@ -117,11 +116,7 @@ def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> li
                 else stores.bucket.find(stored.object_key)
             )
             source = None if file is None else _attributes_of(file)
-        # The hash is that of the file as it came: who has the file could tell from it whose results these are.
-        names = {"sha256": stored.sha256} if identified else {"radiograph_id": stored.radiograph_id}
-        one = _exported(stores, number, image, stored, source, names)
-        # So could the hour, of how far the study's day was moved.
-        images.append(one if identified else replace(one, result=replace(one.result, scored_at=None)))
+        images.append(_exported(stores, number, image, stored, source, identified=identified))
     return images
 
 
@@ -174,13 +169,16 @@ def _exported(
     image: dict[str, Any],
     stored: StoredRadiograph,
     source: Dataset | None,
-    names: dict[str, Any],
+    *,
+    identified: bool,
 ) -> _Exported:
+    """Without an identity neither the hash of the file as it came is told, by which who has the file could tell whose
+    results these are, nor the hour, by which they could tell how far the study's day was moved."""
     outcome = image["prediction"] or {}
     point, box = outcome.get("operating_point"), outcome.get("box")
     result = ImageResult(
         number=number,
-        names=names,
+        names={"sha256": stored.sha256} if identified else {"radiograph_id": stored.radiograph_id},
         referenced=None if source is None else _names_of(source),
         width_px=image["width_px"],
         height_px=image["height_px"],
@@ -189,7 +187,7 @@ def _exported(
         operating_point=None if point is None else OperatingPoint(point),
         reason=outcome.get("reason"),
         box=None if box is None else Box(**box),
-        scored_at=datetime.fromisoformat(outcome["scored_at"]).astimezone(UTC) if outcome else None,
+        scored_at=datetime.fromisoformat(outcome["scored_at"]).astimezone(UTC) if outcome and identified else None,
     )
     highlight = None
     if outcome.get("heat_map_key") is not None:
