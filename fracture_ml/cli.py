@@ -158,7 +158,13 @@ def roll_back(
 
 
 @app.command()
-def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
+def score(
+    batch_size: Annotated[int, typer.Option(min=1)] = 2000,
+    retry: Annotated[
+        str | None,
+        typer.Option(help="a code: score anew what has this reason in place of a score (not_readable)"),
+    ] = None,
+) -> None:
     """Score all that is due, reconcile, and rank the worklist (DAG: score_hourly)."""
     from fracture_ml.steps import scoring_run
     from fracture_ml.steps.monitor import watch
@@ -166,7 +172,7 @@ def score(batch_size: Annotated[int, typer.Option(min=1)] = 2000) -> None:
     from fracture_ml.steps.worklist import rank_worklist
 
     stores, settings = _context()
-    plan = scoring_run.plan_scoring(stores)
+    plan = scoring_run.plan_scoring(stores, retry_unscored=retry)
     for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
         score_batch(stores, settings, **batch)
     outcomes = scoring_run.reconcile(stores, **plan)

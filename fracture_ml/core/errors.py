@@ -74,9 +74,15 @@ class EmptyObject(UnusableObject):
 
 
 class NotReadable(UnusableObject):
-    """Object storage lists it and refuses to hand it over, while it hands over others."""
+    """Object storage does not hand it over, or has it no more, while it hands over others."""
 
     code = "not_readable"
+
+
+class NoMemoryLeft(UnusableObject):
+    """The machine that looked at it had no memory left for it: on another one, or later, it may be usable."""
+
+    code = "out_of_memory"
 
 
 class TooLarge(UnusableObject):

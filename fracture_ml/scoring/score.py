@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from fracture_ml.core.errors import FractureError, UnusableObject
+from fracture_ml.core.errors import FractureError, NoMemoryLeft, OutOfMemory, UnusableObject
 from fracture_ml.core.records import OperatingPoint, Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.data.preprocess import to_model_input
 from fracture_ml.evaluation.calibration import Calibration
@@ -139,8 +139,13 @@ class Scorer:
             )
         except UnusableObject as fault:
             return fault
-        except (FractureError, MemoryError):
+        except FractureError:
             raise
+        except MemoryError:
+            log.error("this machine has no memory left for an image of %d bytes", len(data))
+            return NoMemoryLeft(
+                "The machine had no memory left for it: try it again with fewer threads, or on a larger machine."
+            )
         except Exception as surprise:
             # A decoder's own bug must not hold up the other images: it is an outcome too, with its trace in the log.
             log.exception("an image of %d bytes could not be read", len(data))
@@ -160,16 +165,29 @@ class Scorer:
             for row, ((radiograph, _), view) in enumerate(zip(items, views, strict=True))
         ]
 
-    def _forward(self, squares: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each uint8 (S, S): float32 logits (2,) and what to show for them (h, w)."""
+    def _forward(self, squares: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each uint8 (S, S): float32 logits (2,) and what to show for them (h, w). Raises: OutOfMemory."""
         if not squares:
-            return iter(())
+            return []
+        try:
+            return self._forward_together(squares)
+        except torch.OutOfMemoryError:
+            pass  # what the failed pass holds is let go of when this block ends
+        if len(squares) == 1:
+            raise OutOfMemory("The device has no memory for one image: free it, or set FRACTURE_DEVICE=cpu.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what lies in pieces of the wrong size
+        log.warning("The device's memory is full at %d images: going on with half of them at a time.", len(squares))
+        half = len(squares) // 2
+        return [*self._forward(squares[:half]), *self._forward(squares[half:])]
+
+    def _forward_together(self, squares: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.stack(squares)).unsqueeze(1).to(self._device)  # (B, 1, S, S)
             x = to_model_input(pixels, self._spec).contiguous(memory_format=torch.channels_last)
             with autocast(self._device):
                 evidence, shown = self._network.attention(x, places=self._shows_places)  # (B, h, w) each
-            return zip(logits_of(evidence).cpu().numpy(), shown.cpu().numpy(), strict=True)
+            return list(zip(logits_of(evidence).cpu().numpy(), shown.cpu().numpy(), strict=True))
 
     def _outcome_of(self, radiograph: StoredRadiograph, view: View, logits: np.ndarray, shown: np.ndarray) -> Outcome:
         if not np.isfinite(logits).all():
@@ -201,8 +219,8 @@ class Scorer:
             }
         except UnusableObject as fault:
             log.warning("radiograph %d is scored without a heat map: %s", radiograph.radiograph_id, fault.code)
-        except (FractureError, MemoryError):
+        except FractureError:
             raise
-        except Exception:  # a strip of 32 x 6400 pixels has no room for the caption; it must not hold up its neighbours
+        except Exception:  # no memory left, or a strip of 32 x 6400 pixels, with no room for the caption
             log.exception("radiograph %d is scored without a heat map", radiograph.radiograph_id)
         return {}

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from fracture_ml.core.errors import (
     DatabaseUnavailable,
     FractureError,
+    NoMemoryLeft,
     NotReadable,
     NotReconciled,
     ObjectNotFound,
@@ -319,7 +320,7 @@ def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:
         log.error("this machine has no memory left for an object of %d bytes", received.size_bytes)
         return Refusal(
             received=received,
-            code="out_of_memory",
+            code=NoMemoryLeft.code,
             sentence="The machine had no memory left for it: try it again with fewer threads, or on a larger machine.",
         )
     if isinstance(fault, FractureError) and not isinstance(fault, RowRefused):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from fracture_ml.core.errors import DatabaseUnavailable, StorageUnavailable
 
@@ -19,12 +19,20 @@ Answer = TypeVar("Answer")
 def patiently(do: Callable[..., Answer], *arguments: Any, **named: Any) -> Answer:
     """What `do` returns; while Postgres or the bucket is away it is done again, with waits of 1, 2, 4 ... 15 s.
 
+    What is done may itself take long: the two minutes begin when it fails for the first time.
+
     Raises: StorageUnavailable, DatabaseUnavailable: the last one, once two minutes have gone by.
     """
+    failed_at: list[float] = []
+
+    def gives_up(state: RetryCallState) -> bool:
+        failed_at.append(state.outcome_timestamp)
+        return failed_at[-1] - failed_at[0] >= _GIVE_UP_AFTER_S
+
     retrying = Retrying(
         retry=retry_if_exception_type((StorageUnavailable, DatabaseUnavailable)),
         wait=wait_exponential(multiplier=1, max=_LONGEST_WAIT_S),
-        stop=stop_after_delay(_GIVE_UP_AFTER_S),
+        stop=gives_up,
         before_sleep=_say,
         reraise=True,
     )

@@ -1,15 +1,21 @@
 """Everything that is due in a range gets exactly one outcome: a score or a reason. Any number of workers at once."""
 
 import logging
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
-from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, StorageUnavailable, UnusableObject
+from fracture_ml.core.errors import (
+    NotReadable,
+    ObjectNotFound,
+    RequestRefused,
+    StorageUnavailable,
+)
 from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
@@ -20,7 +26,7 @@ from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
-from fracture_ml.stores.predictions import PredictionRow
+from fracture_ml.stores.predictions import Claim, PredictionRow
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +68,7 @@ def score_batch(
     limits = decode_limits(settings)
     device = choose_device(settings.device)
     with Scorer(bundle, device, limits=limits, threads=settings.threads, colours_checked=True) as scorer:
-        worker = _Worker(stores, version, scorer, readable=scoring.bundle_key)
+        worker = _Worker(stores, version, scorer)
         while blocks:
             found = worker.score(blocks)
             done += found
@@ -76,12 +82,11 @@ def score_batch(
 class _Worker:
     """Claims blocks, scores and commits them, a few at a time, so that fetching, scoring and writing overlap."""
 
-    def __init__(self, stores: Stores, version: int, scorer: Scorer, *, readable: str) -> None:
-        """readable: the key of an object that could be read."""
+    def __init__(self, stores: Stores, version: int, scorer: Scorer) -> None:
         self._stores = stores
         self._version = version
         self._scorer = scorer
-        self._readable = readable
+        self._readable: str | None = None  # the key of the last radiograph that was handed over
         self._failing_since: dict[str, float] = {}  # by object key, on the monotonic clock
         # To claim and to feed the network: block after block, so that the newest is done first, and what this worker
         # cannot begin with is left to others.
@@ -110,10 +115,9 @@ class _Worker:
                 if claim is None or not (due := claim.due()):
                     return Counter()
                 self._feed(due, batches)
+            self._remove_leftovers(block, claim)
             outcomes = [outcome for batch in batches for outcome in batch.outcomes()]
-            claim.require_held()  # else its next owner's pictures could be taken for leftovers
-            rows = self._write_pictures(block, outcomes)
-            claim.save(rows)
+            rows = self._save(claim, block, outcomes)
         rejected = sum(row.reason is not None for row in rows)
         return Counter(due=len(due), scored=len(rows) - rejected, rejected=rejected)
 
@@ -124,18 +128,26 @@ class _Worker:
             items = [(radiograph, partial(self._read, radiograph)) for radiograph in due[start : start + size]]
             batches.append(self._scorer.submit(items))
 
-    def _write_pictures(self, block: int, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
-        """A row per radiograph, in order; the pictures that the rows name are in the bucket, and no others."""
-        folder = f"{keys.attention_block_folder(self._version, block)}/"
-        # Not even a worker that lost its claim to one that found more has the same first and last radiograph.
-        commit = f"{folder}{outcomes[0].radiograph_id}-{outcomes[-1].radiograph_id}"
+    def _save(self, claim: Claim, block: int, outcomes: Sequence[Outcome]) -> list[PredictionRow]:
+        """A row per radiograph, in order; the pictures that the rows name are in the bucket."""
+        claim.require_held()
+        # No two claims write under the same key: a worker that lost its own replaces nothing of the next one's.
+        first, last = outcomes[0].radiograph_id, outcomes[-1].radiograph_id
+        commit = f"{self._folder_of(block)}/{first}-{last}-{secrets.token_hex(4)}"
+        heat_maps_key, overlays_key = f"{commit}-heat_maps.zip", f"{commit}-overlays.zip"
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         heat_maps = {one.radiograph_id: one.heat_map_png for one in scored if one.heat_map_png is not None}
         overlays = {one.radiograph_id: one.overlay_png for one in scored if one.overlay_png is not None}
-        heat_map_keys = self._write(f"{commit}-heat_maps.zip", heat_maps)
-        overlay_keys = self._write(f"{commit}-overlays.zip", overlays)
+        heat_map_keys = self._write(heat_maps_key, heat_maps)
+        overlay_keys = self._write(overlays_key, overlays)
         rows = [_row_of(outcome, heat_map_keys, overlay_keys) for outcome in outcomes]
-        self._remove_leftovers(folder, rows)
+        try:
+            claim.save(rows)
+        except Exception:  # the claim is lost, say: where another did the block meanwhile, nobody looks here again
+            with suppress(StorageUnavailable):
+                for key in {*heat_map_keys.values(), *overlay_keys.values()}:
+                    self._stores.bucket.delete(key)
+            raise
         return rows
 
     def _write(self, key: str, pngs: Mapping[int, bytes]) -> dict[int, str]:
@@ -147,27 +159,58 @@ class _Worker:
     def _read(self, radiograph: StoredRadiograph) -> bytes:
         try:
             data = self._stores.bucket.read(radiograph.object_key)
-        except ObjectNotFound:
-            raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
-        except StorageUnavailable as fault:
-            # Of this object alone, where another can be read: refused for its storage class, its owner or its key, or
-            # lost by a disk, which shows by failing for long.
-            since = self._failing_since.setdefault(radiograph.object_key, time.monotonic())
-            if not isinstance(fault, RequestRefused) and time.monotonic() - since < _FAILS_FOR_S:
-                raise
-            self._stores.bucket.read(self._readable)
-            raise NotReadable("Object storage does not hand over this radiograph, and hands over others.") from None
+        except (ObjectNotFound, StorageUnavailable) as fault:
+            data = self._read_again(radiograph, fault)
         self._readable = radiograph.object_key
         self._failing_since.pop(radiograph.object_key, None)
         return data
 
-    def _remove_leftovers(self, folder: str, rows: Sequence[PredictionRow]) -> None:
-        """Remove pictures of a killed worker that no row will name: scores at a threshold's very edge may differ."""
-        named = {key for row in rows for key in (row.heat_map_key, row.overlay_key)}
-        due = {str(row.radiograph_id) for row in rows}
-        for found in self._stores.bucket.list(folder):
-            if found.key not in named and found.key.removeprefix(folder).split("-")[0] in due:
-                self._stores.bucket.delete(found.key)
+    def _read_again(self, radiograph: StoredRadiograph, fault: ObjectNotFound | StorageUnavailable) -> bytes:
+        """Once it is known that the bucket hands over other radiographs: the fault was of all of them, or is of this
+        one, which is gone, or refused for its storage class, its owner or its key, or lost by a disk.
+
+        Raises: StorageUnavailable: it may be of all of them, or pass by itself. NotReadable: it is this one's.
+        """
+        if not isinstance(fault, (ObjectNotFound, RequestRefused)):  # it shows by failing for long
+            since = self._failing_since.setdefault(radiograph.object_key, time.monotonic())
+            if time.monotonic() - since < _FAILS_FOR_S:
+                raise fault
+        if not self._hands_over_another(radiograph):
+            if isinstance(fault, StorageUnavailable):
+                raise fault
+            raise StorageUnavailable(
+                "Radiographs are missing in the bucket, and none of those that were tried is there: look at "
+                "FRACTURE_S3_BUCKET, and whether all of it was restored."
+            )
+        try:
+            return self._stores.bucket.read(radiograph.object_key)
+        except ObjectNotFound:
+            raise NotReadable("It is gone from the bucket, which holds others: restore it from a copy.") from None
+        except StorageUnavailable:
+            raise NotReadable(
+                "Object storage does not hand it over, and hands over others: look at its owner, its encryption key, "
+                "its storage class and the disk it is on."
+            ) from None
+
+    def _hands_over_another(self, radiograph: StoredRadiograph) -> bool:
+        read_before = [] if self._readable is None else [self._readable]
+        for key in dict.fromkeys([*read_before, *self._stores.radiographs.some_others(radiograph.radiograph_id)]):
+            if key != radiograph.object_key:
+                with suppress(ObjectNotFound, StorageUnavailable):
+                    self._stores.bucket.read(key)
+                    return True
+        return False
+
+    def _remove_leftovers(self, block: int, claim: Claim) -> None:
+        """Remove what killed workers left: pictures of this block that no row names."""
+        there = [found.key for found in self._stores.bucket.list(f"{self._folder_of(block)}/")]
+        named = claim.pictures()  # asked second, by the claim: what was there while it holds is no later owner's
+        for key in there:
+            if key not in named:
+                self._stores.bucket.delete(key)
+
+    def _folder_of(self, block: int) -> str:
+        return keys.attention_block_folder(self._version, block)
 
 
 def _row_of(outcome: Outcome, heat_map_keys: Mapping[int, str], overlay_keys: Mapping[int, str]) -> PredictionRow:

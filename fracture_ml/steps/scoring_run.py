@@ -13,14 +13,18 @@ _NAMED = 100  # radiographs without an outcome, in the error
 MAX_BATCHES = 1000  # Airflow's own limit (core.max_map_length) is 1,024 unless somebody raised it
 
 
-def plan_scoring(stores: Stores) -> dict:
+def plan_scoring(stores: Stores, *, retry_unscored: str | None = None) -> dict:
     """What this run owes: the version that scores, and the newest radiograph that it must have an outcome for.
 
+    Args:    retry_unscored: the code of a reason: what has it in place of a score of this version is owed one again.
     Returns: {"version": int | None, "through": radiograph_id}. Without a champion nothing is owed.
     """
     scoring = find_scoring_version(stores)
     if scoring is None:
         log.warning("no champion yet: studies are listed as AI unavailable until a model is promoted")
+    elif retry_unscored:
+        retried = stores.predictions.retry(scoring.version, retry_unscored)
+        log.info("version %d: %d radiographs without a score are due again", scoring.version, retried)
     return {"version": scoring.version if scoring else None, "through": stores.radiographs.newest_id()}
 
 

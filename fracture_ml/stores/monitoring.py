@@ -69,6 +69,12 @@ class MonitoringStore:
         with transaction(self._engine) as connection:
             return rows_of(connection, "monitoring_quarantined", since=since)[0]["quarantined"]
 
+    def unscored(self, version: int, *, since: datetime) -> dict[str, int]:
+        """code -> how many radiographs have this reason in place of a score of the version, since then."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "monitoring_unscored", version=version, since=since)
+        return {row["code"]: row["radiographs"] for row in rows}
+
     def note_done(self, step: str) -> None:
         """This step has done its work to the end, now."""
         with transaction(self._engine) as connection:

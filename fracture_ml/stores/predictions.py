@@ -12,6 +12,8 @@ from fracture_ml.stores.database import query, rows_of, to_jsonb, transaction
 
 BLOCK_SIZE = 256  # radiograph ids; what one worker claims, scores and commits at a time
 
+_MARK = "scoring progress"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRow:
@@ -40,6 +42,11 @@ class Claim:
         part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
         rows = rows_of(self._connection, "prediction_due", **part)
         return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+
+    def pictures(self) -> set[str]:
+        """Keys of the objects with the block's pictures, of those of its radiographs that have an outcome."""
+        part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
+        return {row["object_key"] for row in rows_of(self._connection, "prediction_block_pictures", **part)}
 
     def require_held(self) -> None:
         """Nothing, while the claim's connection lives. Raises: DatabaseUnavailable: the block may be another's now."""
@@ -99,12 +106,28 @@ class PredictionStore:
         Radiographs get their ids one batch after the other (the ingest lock), so that none can appear below that mark.
         """
         with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _MARK})  # no outcome is taken back meanwhile
             found = rows_of(connection, "prediction_reconcile", version=version, through=through)[0]
             first_missing, newest = found.pop("first_missing"), found.pop("newest")
             if newest is not None:
                 mark = newest if first_missing is None else first_missing - 1
                 connection.execute(query("scoring_progress_advance"), {"version": version, "complete_up_to": mark})
         return found
+
+    def retry(self, version: int, code: str) -> int:
+        """Take back the version's outcomes that are a reason with this code, so that the radiographs are due again.
+
+        What was taken back, and when, stays in fracture.retried_prediction. Returns: how many.
+        """
+        with transaction(self._engine) as connection:
+            connection.execute(query("lock"), {"purpose": _MARK})
+            noted = rows_of(connection, "prediction_note_retried", version=version, code=code)
+            ids = [row["radiograph_id"] for row in noted]
+            if ids:
+                taken_back = {"version": version, "radiograph_ids": ids}
+                connection.execute(query("prediction_take_back"), taken_back)
+                connection.execute(query("scoring_progress_go_back"), {"version": version, "due_from": min(ids)})
+        return len(ids)
 
     def missing(self, version: int, *, through: int | None = None, limit: int) -> list[int]:
         """The first radiographs, up to the id `through` (None: all), that have no outcome of the version."""

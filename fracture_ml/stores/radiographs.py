@@ -188,6 +188,12 @@ class RadiographStore:
             for id_ in radiograph_ids
         ]
 
+    def some_others(self, radiograph_id: int) -> list[str]:
+        """The object keys of a few radiographs beside this one, old and new ones."""
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "radiographs_some_others", radiograph_id=radiograph_id)
+        return [row["object_key"] for row in rows]
+
     def received_as(self, radiograph_ids: Sequence[int]) -> dict[int, list[str]]:
         """The keys under which each of these came into the inbox, the first one first. They may name a person."""
         keys: dict[int, list[str]] = {id_: [] for id_ in radiograph_ids}

@@ -1,4 +1,5 @@
--- Remember up to which radiograph every one has an outcome of the version. It never goes back.
+-- Remember up to which radiograph every one has an outcome of the version. It goes back only where an
+-- outcome is taken back (scoring_progress_go_back).
 -- parameters: version int, complete_up_to bigint      returns: nothing
 INSERT INTO fracture.scoring_progress AS s (version, complete_up_to)
 VALUES (:version, :complete_up_to)

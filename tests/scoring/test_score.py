@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from fracture_ml.core.errors import UnusableObject
+from fracture_ml.core.errors import OutOfMemory, UnusableObject
 from fracture_ml.core.recipe import PreprocessSpec, TrainRecipe
 from fracture_ml.core.records import MediaType, OperatingPoint, OperatingPoints, Rejected, Scored, StoredRadiograph
 from fracture_ml.data.preprocess import to_model_input
@@ -197,3 +197,30 @@ def test_the_number_of_threads_of_this_process_is_as_it_was(bundle):
     outcomes_of(bundle, [item(1, png(1))], threads=3)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
+
+
+def test_a_device_whose_memory_is_full_scores_in_smaller_parts_and_the_scores_stay(bundle, monkeypatch):
+    items = [item(number, png(number)) for number in range(7)]
+    whole, sizes = outcomes_of(bundle, items), []
+    together = Scorer._forward_together
+
+    def with_memory_for_two(scorer, squares):
+        sizes.append(len(squares))
+        if len(squares) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return together(scorer, squares)
+
+    monkeypatch.setattr(Scorer, "_forward_together", with_memory_for_two)
+    in_parts = outcomes_of(bundle, items)
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert [one.radiograph_id for one in in_parts] == [one.radiograph_id for one in whole]
+    assert [one.probability for one in in_parts] == pytest.approx([one.probability for one in whole], abs=1e-3)
+
+
+def test_a_device_without_memory_for_one_image_is_no_images_fault(bundle, monkeypatch):
+    def never(scorer, squares):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(Scorer, "_forward_together", never)
+    with pytest.raises(OutOfMemory, match="FRACTURE_DEVICE"):
+        outcomes_of(bundle, [item(1, png(1)), item(2, png(2))])

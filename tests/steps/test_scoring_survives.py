@@ -8,25 +8,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from fracture_ml.core.errors import BundleMismatch, DatabaseUnavailable, NotReconciled, StorageUnavailable
+from fracture_ml.core.errors import BundleMismatch, DatabaseUnavailable, NotReconciled
 from fracture_ml.core.records import Box, OperatingPoint, Rejected, Scored
 from fracture_ml.scoring.score import Batch, Item, Scorer
 from fracture_ml.steps import scoring_run
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.predict import predict_files
-from fracture_ml.steps.score import _row_of, score_batch
+from fracture_ml.steps.score import _row_of, _Worker, score_batch
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
-from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import connect, migrate, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE, PredictionRow
 from tests.running import (
@@ -40,7 +39,6 @@ from tests.running import (
     start_fracture,
 )
 from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
-from tests.steps.refusing import Refusing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,18 +208,6 @@ def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
     for radiograph_id, key in heat_maps.items():
         with Image.open(io.BytesIO(read_picture(place.stores.bucket, key, radiograph_id))) as heat_map:
             assert (heat_map.format, heat_map.mode, max(heat_map.size)) == ("PNG", "L", 112)
-
-
-@pytest.mark.parametrize("neighbours", [39, 0])
-def test_an_object_that_the_bucket_refuses_costs_no_neighbour_its_score(place, neighbours):
-    ids = receive_drawn(place.stores, 1 + neighbours)
-    version = promote_drawn(place.stores).version
-    (refused,) = place.stores.radiographs.stored([ids[-1]])
-    client = Refusing(place.stores.bucket._client, "InvalidObjectState", {refused.object_key})
-    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
-    done = score_batch(guarded, place.settings, version=version, first=ids[0], last=ids[-1])
-    assert done == {"due": 1 + neighbours, "scored": neighbours, "rejected": 1}
-    assert place.stores.predictions.prediction_of(version, ids[-1])["reason"].startswith("not_readable: ")
 
 
 def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_holder_is_gone(place):
@@ -406,18 +392,36 @@ def test_a_worker_whose_claim_was_lost_writes_no_picture_and_no_row(place, monke
     assert told == [4] and place.rows() == {} and place.pictures() == (set(), set())
 
 
-def test_where_the_bucket_hands_over_nothing_at_all_no_radiograph_is_to_blame(place, monkeypatch):
-    ids = receive_drawn(place.stores, 2)
-    champion = promote_drawn(place.stores)
-    refused = {radiograph.object_key for radiograph in place.stores.radiographs.stored(ids)}
-    client = Refusing(place.stores.bucket._client, "AccessDenied", refused)
-    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
-    opened = open_bundle(place.stores, champion)
-    monkeypatch.setattr("fracture_ml.steps.score.open_bundle", lambda *_: refused.add(champion.bundle_key) or opened)
+def test_a_worker_that_loses_its_claim_while_it_writes_leaves_the_next_ones_pictures(place, monkeypatch):
+    """It hangs for so long that Postgres lets go of its claim, and another one does the block meanwhile."""
+    ids = receive_drawn(place.stores, 4)
+    version = promote_drawn(place.stores, flagged_from=0.0).version
+    write, told = _Worker._write, []
+
+    def hanging(worker: _Worker, *arguments):
+        if not told:
+            told.append(True)
+            with transaction(connect(place.environment["FRACTURE_DATABASE_URL"])) as connection:
+                connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+            score_batch(place.stores, place.settings, version=version, first=1, last=(*ids, *later)[-1])
+        return write(worker, *arguments)
+
+    later: list[int] = []
+    outcomes = Batch.outcomes
+
+    def and_one_arrives(batch: Batch):
+        if not later:
+            later.extend(receive_drawn(place.stores, 1))
+        return outcomes(batch)
+
+    monkeypatch.setattr(Batch, "outcomes", and_one_arrives)
+    monkeypatch.setattr(_Worker, "_write", hanging)
     monkeypatch.setattr("fracture_ml.steps.patience._GIVE_UP_AFTER_S", 0.0)
-    with pytest.raises(StorageUnavailable):
-        score_batch(guarded, place.settings, version=champion.version, first=ids[0], last=ids[-1])
-    assert place.rows() == {}
+    with pytest.raises(DatabaseUnavailable):
+        score_batch(place.stores, place.settings, version=version, first=ids[0], last=ids[-1])
+    assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in (*ids, *later)]
+    named, stored = place.pictures()
+    assert named == stored and len(place.heat_maps()) == 5
 
 
 def test_what_arrives_while_the_archive_is_scored_anew_goes_before_it(place):
@@ -435,15 +439,6 @@ def test_what_arrives_while_the_archive_is_scored_anew_goes_before_it(place):
     assert study["score"] is not None
 
 
-def test_a_radiograph_that_is_gone_from_the_bucket_is_an_outcome(place):
-    ids = receive_drawn(place.stores, 3)
-    version = promote_drawn(place.stores).version
-    (gone,) = place.stores.radiographs.stored(ids[1:2])
-    place.stores.bucket.delete(gone.object_key)
-    score_all(place)
-    assert [place.stores.predictions.prediction_of(version, i)["reason"] is None for i in ids] == [True, False, True]
-
-
 def score_all(place: Place) -> None:
     """What an hour does: plan, score, reconcile, rank."""
     plan = scoring_run.plan_scoring(place.stores)
@@ -455,18 +450,6 @@ def score_all(place: Place) -> None:
 
 def of(place: Place, version: int, row: dict) -> float:
     return place.stores.predictions.prediction_of(version, row["radiograph_id"])["calibrated"]
-
-
-def test_an_object_at_which_the_bucket_fails_costs_no_neighbour_its_score(place, monkeypatch):
-    monkeypatch.setattr("fracture_ml.steps.score._FAILS_FOR_S", 1.5)
-    ids = receive_drawn(place.stores, 20)
-    version = promote_drawn(place.stores).version
-    (broken,) = place.stores.radiographs.stored([ids[7]])
-    client = Refusing(place.stores.bucket._client, "InternalError", {broken.object_key}, status=500)
-    guarded = replace(place.stores, bucket=Bucket(client, place.stores.bucket.name))
-    done = score_batch(guarded, place.settings, version=version, first=ids[0], last=ids[-1])
-    assert done == {"due": 20, "scored": 19, "rejected": 1}
-    assert place.stores.predictions.prediction_of(version, ids[7])["reason"].startswith("not_readable: ")
 
 
 def test_a_version_that_is_rolled_back_scores_nothing_more_and_shows_nothing(place):

@@ -40,6 +40,7 @@ _MIGRATIONS = [
     "0009_clusters",
     "0010_watched",
     "0011_erasure",
+    "0013_retried_predictions",
 ]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
 
