@@ -37,7 +37,8 @@ _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the 
 def score_batch(
     stores: Stores, settings: Settings, *, version: int, first: int, last: int, through: int | None = None
 ) -> dict[str, int]:
-    """Score what is due from `first` to `last` (radiograph ids, both included), and the rest of the blocks they are in.
+    """Score what is due from `first` to `last` (radiograph ids, both included), the rest of the blocks they are in, and
+    what else is due of the same studies: a late view that is urgent does not wait until the archive's turn comes.
 
     What has arrived since the run was planned, above the id `through` (None: it is left alone), is scored before that:
     a run that scores the whole archive anew takes hours, and nobody's new radiograph waits for its end.

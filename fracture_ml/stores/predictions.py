@@ -75,11 +75,15 @@ class PredictionStore:
         return [(row["first"], row["last"]) for row in rows]
 
     def due_blocks(self, version: int, *, first: int, last: int) -> list[int]:
-        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first."""
-        part = {"block_size": BLOCK_SIZE, "first": first, "last": last}
+        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first; then
+        those that hold what else is due of the same studies, which are listed with all of their images or not at all.
+        """
+        part = {"version": version, "block_size": BLOCK_SIZE, "first": first, "last": last}
         with transaction(self._engine) as connection:
             part |= rows_of(connection, "scoring_progress_of", version=version)[0]
-            return [row["block"] for row in rows_of(connection, "prediction_due_blocks", version=version, **part)]
+            own = rows_of(connection, "prediction_due_blocks", **part)
+            siblings = rows_of(connection, "prediction_sibling_blocks", **part) if own else []
+        return list(dict.fromkeys(row["block"] for row in [*own, *siblings]))
 
     @contextmanager
     def claim(self, version: int, block: int) -> Iterator[Claim | None]:

@@ -338,6 +338,23 @@ def test_a_backlog_of_more_batches_than_airflow_maps_is_cut_into_larger_ones(pla
     ]
 
 
+def test_the_older_images_of_a_late_view_are_scored_with_it(place):
+    """A new champion owes a score to the archive, and the study shows its score once all of the images have one."""
+    stores = place.stores
+    early = receive_drawn(stores, 1, study_key="a study of two days")
+    receive_drawn(stores, 3 * BLOCK_SIZE)
+    promote_drawn(stores)
+    late = receive_drawn(stores, 1, study_key="a study of two days")
+    plan = scoring_run.plan_scoring(stores)
+    newest, *rest = scoring_run.cut_batches(stores, batch_size=10, **plan)
+    assert early[0] < newest["first"] <= late[0] and len(rest) > 40
+    done = score_batch(stores, place.settings, **newest)
+    rank_worklist(stores, place.settings, version=plan["version"])
+    assert done["due"] < 3 * BLOCK_SIZE  # not the whole archive
+    study = stores.worklist.item_of("a study of two days")
+    assert (study["images_unscored"], study["version"]) == (0, plan["version"])
+
+
 def test_pictures_of_what_was_scored_before_stay_when_a_neighbour_arrives_late(place):
     receive_drawn(place.stores, 4)
     version = promote_drawn(place.stores, flagged_from=0.0).version
