@@ -19,6 +19,7 @@ from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
 
@@ -146,7 +147,7 @@ class _Worker:
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
         try:
-            data = self._stores.bucket.read(radiograph.object_key)
+            data = read_stored(self._stores.bucket, radiograph)
         except ObjectNotFound:
             raise UnusableObject("The stored object of this radiograph is gone from the bucket.") from None
         except StorageUnavailable as fault:
