@@ -28,13 +28,14 @@ class LabelledRadiographs:
     labels: np.ndarray  # int64, (N,), 1 = fracture
 
     def stored(self) -> list[StoredRadiograph]:
-        """As the pixel cache wants them; the object key is the number."""
+        """As the pixel cache wants them; the id is the number."""
         return [
             StoredRadiograph(
                 radiograph_id=number,
                 sha256=hashlib.sha256(content).hexdigest(),
-                object_key=str(number),
+                object_key="",
                 media_type=MediaType.JPEG,
+                stored_sha256=None,
             )
             for number, content in enumerate(self.contents)
         ]
@@ -45,10 +46,14 @@ class LabelledRadiographs:
         The boxes, float32, (N, 1, 4), are those of fractures that nobody drew.
         """
         stored = self.stored()
-        cache = PixelCache.build(stored, size_px, folder=folder, read=lambda key: self.contents[int(key)])
+        cache = PixelCache.build(stored, size_px, folder=folder, read=self.read)
         label_of = {one.sha256: label for one, label in zip(stored, self.labels, strict=True)}
         labels = np.array([label_of[sha256] for sha256 in cache.row_of], dtype=np.int64)
         return cache.pixels, labels, boxes_in_square([(label, (), 1, 1) for label in labels])
+
+    def read(self, radiograph: StoredRadiograph) -> bytes:
+        """The bytes of one of those that are `stored`."""
+        return self.contents[radiograph.radiograph_id]
 
     def write_class_folders(self, folder: Path, images: int) -> None:
         """The first so many, as torchvision's ImageFolder wants them."""

@@ -22,6 +22,7 @@ from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Scorer
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.context import open_context
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 
 # Upper bounds of the share of the image that its boxes cover; FracAtlas's median is 0.4 %.
@@ -72,7 +73,7 @@ def measure(stores: Stores, version: int | None, split: Split) -> dict:
     everything = OperatingPoints(t_sensitivity=0.0, t_specificity=0.0, target_sensitivity=0.95, target_specificity=0.95)
     bundle = replace(open_bundle(stores, registered), operating_points=everything)
     with Scorer(bundle, choose_device()) as scorer:
-        items = [(one, partial(stores.bucket.read, one.object_key)) for one in stored]
+        items = [(one, partial(read_stored, stores.bucket, one)) for one in stored]
         pointed = [
             point(outcome, member.boxes, *sizes[member.radiograph_id])
             for member, outcome in zip(members, scorer.score(items), strict=True)

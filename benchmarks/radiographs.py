@@ -63,7 +63,8 @@ def receive(stores: Stores, files: Sequence[bytes]) -> None:
     """Each file becomes a radiograph of its own, also where its bytes repeat; equal bytes are one object."""
     arrivals = []
     for number, content in enumerate(files):
-        object_key = f"radiographs/{hashlib.sha256(content).hexdigest()}.jpg"
+        stored_sha256 = hashlib.sha256(content).hexdigest()
+        object_key = f"radiographs/{stored_sha256}.jpg"
         if number < 2 * _DISTINCT_DRAWINGS or stores.bucket.find(object_key) is None:
             stores.bucket.write(object_key, content, MediaType.JPEG)
         digest = hashlib.sha256(f"{number}".encode()).hexdigest()
@@ -78,7 +79,7 @@ def receive(stores: Stores, files: Sequence[bytes]) -> None:
             perceptual_hash=int(digest[:16], 16),
         )
         received = ReceivedObject(key=f"inbox/{number}.jpg", etag=digest, size_bytes=len(content))
-        arrivals.append(Arrival(received=received, facts=facts, object_key=object_key))
+        arrivals.append(Arrival(received=received, facts=facts, object_key=object_key, stored_sha256=stored_sha256))
     for start in range(0, len(arrivals), _ROWS_AT_ONCE):
         stores.radiographs.record_radiographs(
             arrivals[start : start + _ROWS_AT_ONCE], near_duplicate_bits=NEAR_DUPLICATE_BITS
@@ -154,7 +155,9 @@ def _points(lower: float, upper: float) -> OperatingPoints:
 
 
 def _unstored(number: int) -> StoredRadiograph:
-    return StoredRadiograph(radiograph_id=number, sha256="", object_key="", media_type=MediaType.JPEG)
+    return StoredRadiograph(
+        radiograph_id=number, sha256="", object_key="", media_type=MediaType.JPEG, stored_sha256=None
+    )
 
 
 def _drawn(number: int, size_px: tuple[int, int]) -> bytes:

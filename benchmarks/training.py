@@ -156,7 +156,7 @@ def cache(radiographs: LabelledRadiographs, size_px: int, folder: Path) -> Calla
     def run() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as empty:
             started = time.perf_counter()
-            PixelCache.build(stored, size_px, folder=Path(empty), read=lambda key: radiographs.contents[int(key)])
+            PixelCache.build(stored, size_px, folder=Path(empty), read=radiographs.read)
             return len(stored) / (time.perf_counter() - started)
 
     return run

@@ -109,6 +109,12 @@ class Corrupt(UnusableObject):
     code = "corrupt"
 
 
+class Altered(UnusableObject):
+    """The stored bytes of a radiograph are not those that were stored when it came in: damaged, or swapped."""
+
+    code = "altered"
+
+
 class NotARadiograph(UnusableObject):
     """An image, but not a radiograph: a colour photograph, a blank or tiny picture, a raw or multi-frame DICOM."""
 

@@ -208,9 +208,10 @@ class StoredRadiograph:
     """What the pixel cache and scoring need to know of a radiograph."""
 
     radiograph_id: int
-    sha256: str
+    sha256: str  # of the bytes as received
     object_key: str
     media_type: MediaType
+    stored_sha256: str | None  # of the bytes under `object_key`; None: not known of old ones, nor of what is not stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,15 @@ from typing import Self
 import numpy as np
 from isal import isal_zlib
 
-from fracture_ml.core.errors import CacheCorrupt, DiskFull, ObjectNotFound, ObjectWithheld, UnusableObject, is_full_disk
+from fracture_ml.core.errors import (
+    Altered,
+    CacheCorrupt,
+    DiskFull,
+    ObjectNotFound,
+    ObjectWithheld,
+    UnusableObject,
+    is_full_disk,
+)
 from fracture_ml.core.recipe import hash_of_json
 from fracture_ml.core.records import StoredRadiograph
 from fracture_ml.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
@@ -33,6 +41,7 @@ _BUILDING = "building-"
 _ABANDONED_AFTER_S = 24 * 3600
 _MISSING = "missing"
 _REFUSED = "not_readable"
+_MENDED_IN_THE_BUCKET = (_MISSING, _REFUSED, Altered.code)
 _READ_AT_ONCE = 2**22
 _DECODED_AHEAD = 256  # images in memory at the most that wait to be written
 
@@ -56,7 +65,7 @@ class PixelCache:
         size_px: int,
         *,
         folder: Path,
-        read: Callable[[str], bytes],
+        read: Callable[[StoredRadiograph], bytes],
         limits: DecodeLimits = DEFAULT_LIMITS,
         max_bytes: int | None = None,
     ) -> Self:
@@ -65,7 +74,7 @@ class PixelCache:
         A radiograph that cannot be read is in `failed` and stops nothing. Other caches, the longest unused first, are
         deleted where all together would exceed `max_bytes`. Of several processes one builds, and the others wait.
 
-        Args:    read: object key -> bytes; called from a thread for each core, and one more.
+        Args:    read: the bytes of a radiograph; called from a thread for each core, and one more.
         Raises:  DiskFull: the disk or `max_bytes` has no room. StorageUnavailable: whatever `read` raises that is not
                  about one object.
         """
@@ -119,7 +128,7 @@ class PixelCache:
         home: Path,
         size_px: int,
         ordered: Sequence[tuple[str, StoredRadiograph]],
-        read: Callable[[str], bytes],
+        read: Callable[[StoredRadiograph], bytes],
     ) -> Self | None:
         """The cache that is there. One that is damaged, or lacks an object that is there now, is deleted."""
         if not home.exists():
@@ -129,7 +138,7 @@ class PixelCache:
         except CacheCorrupt as damage:
             log.warning("The pixel cache %s is built anew: %s", home.name, damage)
         else:
-            missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith((_MISSING, _REFUSED))]
+            missing = [of for sha256, of in ordered if known.failed.get(sha256, "").startswith(_MENDED_IN_THE_BUCKET)]
             if not any(_is_there(read, radiograph) for radiograph in missing):
                 return known
             log.info("an object that was missing when the pixel cache %s was built is back", home.name)
@@ -173,7 +182,7 @@ def _fill(
     building: Path,
     radiographs: Sequence[StoredRadiograph],
     size_px: int,
-    read: Callable[[str], bytes],
+    read: Callable[[StoredRadiograph], bytes],
     limits: DecodeLimits,
 ) -> tuple[list[str], dict[str, str]]:
     """Decode into `building`, in the given order, the manifest last: the hashes of the rows, and what has failed.
@@ -188,7 +197,7 @@ def _fill(
 
     def square_of(radiograph: StoredRadiograph) -> np.ndarray | str:
         try:
-            data = read(radiograph.object_key)
+            data = read(radiograph)
             return letterbox(decode(data, limits, at_least_px=size_px, colours_checked=True), size_px)
         except ObjectNotFound:
             return f"{_MISSING}: its object is not in the bucket"
@@ -224,10 +233,10 @@ def _fill(
     return rows, failed
 
 
-def _is_there(read: Callable[[str], bytes], radiograph: StoredRadiograph) -> bool:
+def _is_there(read: Callable[[StoredRadiograph], bytes], radiograph: StoredRadiograph) -> bool:
     try:
-        read(radiograph.object_key)
-    except (ObjectNotFound, ObjectWithheld):
+        read(radiograph)
+    except (ObjectNotFound, ObjectWithheld, Altered):
         return False
     return True
 

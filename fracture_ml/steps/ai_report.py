@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from fracture_ml.core.document import Block, Picture, Section, Table, Text, to_html
-from fracture_ml.core.errors import ObjectNotFound
+from fracture_ml.core.errors import Altered, ObjectNotFound
 from fracture_ml.core.records import AiPriority, Box, LabelValue, ModelVersion
 from fracture_ml.evaluation.metrics import interval_in_words
 from fracture_ml.evaluation.model_card import RESEARCH_USE
@@ -99,6 +99,8 @@ def _image(stores: Stores, settings: Settings, image: dict[str, Any]) -> list[Bl
         plain = worklist.image_png(stores, settings, image["radiograph_id"], longest_px=_LONGEST_PX)
     except ObjectNotFound:
         return [*blocks, Text("The image is no longer in the bucket.")]
+    except Altered:
+        return [*blocks, Text("The image is not shown: what is stored now is not what was stored when it came in.")]
     blocks.append(Picture("plain", "The radiograph", plain, "The radiograph."))
     if image["has_overlay"]:
         blocks += _highlighted(stores, image, plain)

@@ -20,13 +20,14 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from fracture_ml.core.errors import DiskFull, NotExportable, ObjectNotFound, is_full_disk
+from fracture_ml.core.errors import Altered, DiskFull, NotExportable, ObjectNotFound, is_full_disk
 from fracture_ml.core.records import Box, MediaType, OperatingPoint, StoredRadiograph
 from fracture_ml.imaging.deidentify import hashed_uid
 from fracture_ml.imaging.dicom_attributes import pydicom_at_the_border, text_of
 from fracture_ml.scoring.results import ImageResult, ReferencedImage, to_json
 from fracture_ml.steps import worklist
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ def export_results(
 
     Args:    identified: name patient, study and images as the inbox's own files do, for the system that sent them. The
              files name a person then. Otherwise everything is named as it is stored here, without an identity.
-    Returns: counts: images, highlights; not_dicom, gone (DICOM files that are no longer where they were) and unnamed
-             (DICOM files that lack a UID), which are in the JSON alone; with `dicom`, reports and captures.
+    Returns: counts: images, highlights; not_dicom, gone (DICOM files that are no longer where they were, or are others)
+             and unnamed (DICOM files that lack a UID), which are in the JSON alone; with `dicom`, reports and captures.
     Raises:  UnknownItem. NotExportable: its version was rolled back, the folder is not empty, the extra `dicom` is not
              installed, or the images' attributes do not allow it. StorageUnavailable. DiskFull.
     """
@@ -111,9 +112,7 @@ def _images_of(stores: Stores, study: dict[str, Any], *, identified: bool) -> li
         source = None
         if stored.media_type is MediaType.DICOM:
             file = (
-                _original_of(stores, stored, keys[stored.radiograph_id])
-                if identified
-                else stores.bucket.find(stored.object_key)
+                _original_of(stores, stored, keys[stored.radiograph_id]) if identified else _stored_of(stores, stored)
             )
             source = None if file is None else _attributes_of(file)
         images.append(_exported(stores, number, image, stored, source, identified=identified))
@@ -156,6 +155,14 @@ def _original_of(stores: Stores, stored: StoredRadiograph, keys: list[str]) -> b
         if data is not None and hashlib.sha256(data).hexdigest() == stored.sha256:
             return data
     return None
+
+
+def _stored_of(stores: Stores, stored: StoredRadiograph) -> bytes | None:
+    """Its file without an identity; None where the bucket has it no longer, or another one in its place."""
+    try:
+        return read_stored(stores.bucket, stored)
+    except (Altered, ObjectNotFound):
+        return None
 
 
 def _attributes_of(file: bytes) -> Dataset:

@@ -1,5 +1,6 @@
 """The inbox's objects become radiographs, labels or quarantine rows: each exactly one outcome."""
 
+import hashlib
 import logging
 import time
 from collections import Counter, deque
@@ -303,13 +304,15 @@ def _inspect(
             return Refusal(received=received, code="erased", sentence=_ERASED)
         facts = read_facts(data, site_secret=secret, limits=limits)
         object_key = keys.radiograph_key(facts.sha256, facts.media_type)
-        bucket.write(object_key, deidentify(data, facts.media_type, site_secret=secret), facts.media_type)
+        stored = deidentify(data, facts.media_type, site_secret=secret)
+        stored_sha256 = facts.sha256 if stored == data else hashlib.sha256(stored).hexdigest()
+        bucket.write(object_key, stored, facts.media_type)
         claims = tuple(claims_of_key(received.key, site_secret=secret))
     except ObjectNotFound:
         return Vanished(received=received)
     except Exception as fault:
         return _refusal(received, fault)
-    return Arrival(received=received, facts=facts, object_key=object_key, claims=claims)
+    return Arrival(received=received, facts=facts, object_key=object_key, stored_sha256=stored_sha256, claims=claims)
 
 
 def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fracture_ml.model.network import build_network
 from fracture_ml.steps.erase import drop_caches
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 from fracture_ml.training.loop import predict_logits
 
@@ -63,7 +65,7 @@ def open_pixels(stores: Stores, settings: Settings, *, snapshot_id: str, size_px
         stores.radiographs.stored([member.radiograph_id for member in members.values()]),
         size_px,
         folder=settings.cache_dir,
-        read=stores.bucket.read,
+        read=partial(read_stored, stores.bucket),
         limits=decode_limits(settings),
         max_bytes=int(settings.cache_max_gib * 2**30),
     )

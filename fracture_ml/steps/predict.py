@@ -48,7 +48,9 @@ def predict_files(
 
 def _items(paths: Sequence[Path]) -> Iterator[Item]:
     for number, path in enumerate(paths):
-        unstored = StoredRadiograph(radiograph_id=number, sha256="", object_key="", media_type=MediaType.PNG)
+        unstored = StoredRadiograph(
+            radiograph_id=number, sha256="", object_key="", media_type=MediaType.PNG, stored_sha256=None
+        )
         yield unstored, partial(_read, path)
 
 

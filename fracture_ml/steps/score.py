@@ -25,6 +25,7 @@ from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import Claim, PredictionRow
 
@@ -159,7 +160,7 @@ class _Worker:
 
     def _read(self, radiograph: StoredRadiograph) -> bytes:
         try:
-            data = self._stores.bucket.read(radiograph.object_key)
+            data = read_stored(self._stores.bucket, radiograph)
         except (ObjectNotFound, StorageUnavailable) as fault:
             data = self._read_again(radiograph, fault)
         self._readable = radiograph.object_key
@@ -184,7 +185,7 @@ class _Worker:
                 "FRACTURE_S3_BUCKET, and whether all of it was restored."
             )
         try:
-            return self._stores.bucket.read(radiograph.object_key)
+            return read_stored(self._stores.bucket, radiograph)
         except ObjectNotFound:
             raise NotReadable("It is gone from the bucket, which holds others: restore it from a copy.") from None
         except StorageUnavailable:

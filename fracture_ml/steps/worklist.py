@@ -19,6 +19,7 @@ from fracture_ml.scoring.priority import RankingRules, effective_priority, rank_
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.settings import Settings
+from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
 from fracture_ml.stores.worklist import admitted_actions
 
@@ -188,10 +189,11 @@ def act(stores: Stores, study_key: str, action: str, *, actor: str, **seen_and_s
 def image_png(stores: Stores, settings: Settings, radiograph_id: int, *, longest_px: int = PICTURE_SIDE_PX) -> bytes:
     """The plain radiograph as an 8-bit grey PNG, its longer side at most `longest_px`.
 
-    Raises: UnknownRadiograph, ObjectNotFound, StorageUnavailable.
+    Raises: UnknownRadiograph, ObjectNotFound, StorageUnavailable. Altered: another one's would be shown, or a damaged
+            one.
     """
     (radiograph,) = stores.radiographs.stored([radiograph_id])
-    data = stores.bucket.read(radiograph.object_key)
+    data = read_stored(stores.bucket, radiograph)
     pixels = decode(data, decode_limits(settings), at_least_px=longest_px, colours_checked=True)  # (H, W)
     picture = Image.fromarray(pixels)
     picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)

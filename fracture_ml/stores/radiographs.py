@@ -34,6 +34,7 @@ class Arrival:
     received: ReceivedObject
     facts: RadiographFacts
     object_key: str  # of the stored bytes, under the hash
+    stored_sha256: str  # of the stored bytes
     claims: tuple[LabelClaim, ...] = ()
 
 
@@ -145,6 +146,9 @@ class RadiographStore:
                 if (arrival.received.key, arrival.received.etag) not in known:
                     batch.setdefault((arrival.received.key, arrival.received.etag), arrival)
             new = _first_of_their_bytes(connection, list(batch.values()))
+            if again := [one for one in arrivals if one.facts.sha256 not in new]:
+                hashes = [{"sha256": one.facts.sha256, "stored_sha256": one.stored_sha256} for one in again]
+                connection.execute(query("radiograph_stored_again"), {"rows": to_jsonb(hashes)})
             if new:
                 _insert_radiographs(connection, list(new.values()), near_duplicate_bits)
             rows = [
@@ -181,7 +185,7 @@ class RadiographStore:
             return rows_of(connection, "radiograph_newest")[0]["radiograph_id"]
 
     def stored(self, radiograph_ids: Sequence[int]) -> list[StoredRadiograph]:
-        """Where these radiographs' bytes are, in the order asked. Raises: UnknownRadiograph."""
+        """Where these radiographs' bytes are, and what they are, in the order asked. Raises: UnknownRadiograph."""
         rows = self._about("radiographs_stored", radiograph_ids)
         return [
             StoredRadiograph(radiograph_id=id_, **{**rows[id_], "media_type": MediaType(rows[id_]["media_type"])})
@@ -275,6 +279,7 @@ def _insert_radiographs(connection: Connection, arrivals: Sequence[Arrival], nea
         vars(arrival.facts)
         | {
             "object_key": arrival.object_key,
+            "stored_sha256": arrival.stored_sha256,
             "perceptual_hash": _as_signed(arrival.facts.perceptual_hash),
             "modified_at": arrival.received.modified_at,
         }

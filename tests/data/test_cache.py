@@ -36,16 +36,18 @@ class Objects:
             Image.fromarray(ramp.astype(np.uint8)).save(buffer, "png")
             self.bytes_of[hashlib.sha256(buffer.getvalue()).hexdigest()] = buffer.getvalue()
         self.radiographs = [
-            StoredRadiograph(radiograph_id=number, sha256=sha256, object_key=sha256, media_type=MediaType.PNG)
+            StoredRadiograph(
+                radiograph_id=number, sha256=sha256, object_key="", media_type=MediaType.PNG, stored_sha256=sha256
+            )
             for number, sha256 in enumerate(self.bytes_of)
         ]
 
-    def read(self, key: str) -> bytes:
+    def read(self, radiograph: StoredRadiograph) -> bytes:
         self.reads += 1
         try:
-            return self.bytes_of[key]
+            return self.bytes_of[radiograph.sha256]
         except KeyError:
-            raise ObjectNotFound(key) from None
+            raise ObjectNotFound(radiograph.sha256) from None
 
     def build(self, folder, **changes) -> PixelCache:
         return PixelCache.build(self.radiographs, SIZE_PX, folder=folder, read=self.read, **changes)
@@ -55,11 +57,11 @@ class Objects:
 def test_a_refused_object_is_left_out_and_looked_for_again_and_refused_ones_alone_are_an_error(objects, tmp_path, kind):
     (refused, *_), read = sorted(objects.bytes_of), objects.read
 
-    def refuse(keys: set[str]) -> None:
-        def guarded(key: str) -> bytes:
-            if key in keys:
+    def refuse(sha256s: set[str]) -> None:
+        def guarded(radiograph: StoredRadiograph) -> bytes:
+            if radiograph.sha256 in sha256s:
                 raise kind("no")
-            return read(key)
+            return read(radiograph)
 
         objects.read = guarded
 
@@ -141,10 +143,10 @@ def test_a_damaged_cache_is_built_anew(objects, tmp_path, damage):
 
 
 def test_storage_that_goes_away_leaves_nothing_half_written(objects, tmp_path):
-    def read(key: str) -> bytes:
+    def read(radiograph: StoredRadiograph) -> bytes:
         if objects.reads == 5:
             raise StorageUnavailable("gone")
-        return objects.read(key)
+        return objects.read(radiograph)
 
     with pytest.raises(StorageUnavailable):
         PixelCache.build(objects.radiographs, SIZE_PX, folder=tmp_path, read=read)
@@ -193,7 +195,7 @@ def test_what_a_killed_process_left_behind_is_cleared_after_a_day(objects, tmp_p
 
 
 def test_an_empty_snapshot_has_an_empty_cache(tmp_path):
-    cache = PixelCache.build([], SIZE_PX, folder=tmp_path, read=lambda key: b"")
+    cache = PixelCache.build([], SIZE_PX, folder=tmp_path, read=lambda radiograph: b"")
     assert cache.pixels.shape == (0, SIZE_PX, SIZE_PX) and cache.row_of == {}
 
 
@@ -203,11 +205,11 @@ def test_the_process_that_finishes_first_wins(objects, tmp_path):
     (home,) = (tmp_path / "elsewhere").iterdir()
     alone = threading.Lock()
 
-    def read(key: str) -> bytes:
+    def read(radiograph: StoredRadiograph) -> bytes:
         with alone:
             if not (tmp_path / "here" / home.name).exists():
                 shutil.copytree(home, tmp_path / "here" / home.name)
-        return objects.read(key)
+        return objects.read(radiograph)
 
     second = PixelCache.build(objects.radiographs, SIZE_PX, folder=tmp_path / "here", read=read)
     np.testing.assert_array_equal(first.pixels, second.pixels)

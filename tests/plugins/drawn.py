@@ -104,7 +104,8 @@ def receive(stores: Stores, study: Drawn, *, first: int = 0) -> list[int]:
             value=LabelValue.NEGATIVE,
             source=LabelSource.DATASET,
         )
-        arrivals.append(Arrival(received=received, facts=facts, object_key=f"radiographs/{sha256}", claims=(label,)))
+        stored = {"object_key": f"radiographs/{sha256}", "stored_sha256": sha256}
+        arrivals.append(Arrival(received=received, facts=facts, **stored, claims=(label,)))
     stores.radiographs.record_radiographs(arrivals, near_duplicate_bits=0)
     hashes = {arrival.facts.sha256: place for place, arrival in enumerate(arrivals)}
     known = [one for one in stores.radiographs.candidates(as_of=datetime.now(UTC)) if one.sha256 in hashes]

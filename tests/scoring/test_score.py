@@ -62,7 +62,10 @@ def item(number, content):
             raise content
         return content
 
-    return StoredRadiograph(radiograph_id=number, sha256="", object_key="", media_type=MediaType.PNG), read
+    radiograph = StoredRadiograph(
+        radiograph_id=number, sha256="", object_key="", media_type=MediaType.PNG, stored_sha256=None
+    )
+    return radiograph, read
 
 
 def outcomes_of(bundle, items, **options):

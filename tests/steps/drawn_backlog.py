@@ -59,7 +59,7 @@ def receive_drawn(stores: Stores, count: int, *, content: Callable[[int], bytes]
     for n in range(first, first + count):
         name, data = f"inbox/{n}.png", content(n)
         label = claim(name, "negative" if n % 2 else "positive")
-        one = arrival(name, f"{n}", claims=[label], **facts)
+        one = arrival(name, f"{n}", stored=data, claims=[label], **facts)
         stores.bucket.write(one.object_key, data)
         arrivals.append(one)
     return sorted(receive(stores, *arrivals))

@@ -43,8 +43,10 @@ def claim(subject: str, value: str = "positive", kind: str = "object_key", **fac
     return LabelClaim(subject_kind=kind, subject=subject, value=LabelValue(value), **facts)
 
 
-def arrival(key: str, content: str | None = None, *, bits: int | None = None, claims=(), **facts) -> Arrival:
-    """A drawn arrival; `bits` is its perceptual hash, else one far from all others."""
+def arrival(
+    key: str, content: str | None = None, *, bits: int | None = None, stored: bytes = b"", claims=(), **facts
+) -> Arrival:
+    """A drawn arrival; `bits` is its perceptual hash, else one far from all others. stored: what its object holds."""
     digest = sha(content or key)
     facts = {
         "sha256": digest,
@@ -61,6 +63,7 @@ def arrival(key: str, content: str | None = None, *, bits: int | None = None, cl
         received=received(key),
         facts=RadiographFacts(**facts),
         object_key=f"radiographs/{digest}",
+        stored_sha256=hashlib.sha256(stored).hexdigest(),
         claims=tuple(claims),
     )
 

@@ -40,6 +40,7 @@ _MIGRATIONS = [
     "0009_clusters",
     "0010_watched",
     "0011_erasure",
+    "0012_stored_hash",
     "0013_retried_predictions",
 ]
 _USER_QUERIES = ("worklist_open", "champion", "quarantine", "model_history", "missed_fractures", "counts")
@@ -95,7 +96,7 @@ def test_an_empty_database_stops_the_program_with_the_command_to_type(create_dat
         ("DELETE FROM fracture.migration", "behind this code, it lacks 0001_initial"),
         (
             "DELETE FROM fracture.migration WHERE name > '0010'",
-            "behind this code, it lacks 0010_watched, 0011_erasure:",
+            "behind this code, it lacks 0010_watched, 0011_erasure, 0012_stored_hash, 0013_retried_predictions:",
         ),
         ("INSERT INTO fracture.migration VALUES ('0099_later', 'x')", "ahead of this code, which does not know 0099"),
         ("UPDATE fracture.migration SET sha256 = 'x'", "0001_initial.sql was edited after it was applied"),
