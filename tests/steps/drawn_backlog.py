@@ -1,7 +1,6 @@
 """A champion of random weights and a backlog of drawn radiographs, for the tests that score it."""
 
 import io
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,6 @@ from fracture_ml.stores import Stores
 from tests.stores.stored_rows import arrival, claim, freeze, receive
 
 SIZE_PX = 32
-FULL = os.environ.get("FRACTURE_TEST_FULL") == "1"
 
 
 def drawn_png(number: int) -> bytes:

@@ -27,7 +27,7 @@ from tests.imaging.made_files import (
     png_of,
 )
 from tests.running import environment_of, settings_of
-from tests.steps.drawn_backlog import FULL, promote_drawn, receive_drawn
+from tests.steps.drawn_backlog import promote_drawn, receive_drawn
 
 _MAX_GROWTH_MIB = 700
 
@@ -137,7 +137,7 @@ def score_all(stores: Stores, settings: Settings, version: int) -> dict[str, int
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the highest memory is read from Linux's /proc")
 def test_every_damaged_file_becomes_an_outcome_or_a_quarantine_row_and_memory_stays_bounded(opened):
     stores, settings = opened
-    files = damaged(2000 if FULL else 160, seed=1)
+    files = damaged(2000, seed=1)
     for number, content in enumerate(files):
         stores.bucket.write(f"inbox/{number}", content)
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
@@ -161,7 +161,7 @@ def test_every_damaged_file_becomes_an_outcome_or_a_quarantine_row_and_memory_st
 
 def test_stored_objects_that_rot_later_are_outcomes_with_a_reason(opened):
     stores, settings = opened
-    rotten = damaged(300 if FULL else 60, seed=2)
+    rotten = damaged(300, seed=2)
     ids = receive_drawn(stores, len(rotten))
     with transaction(stores.engine) as connection:  # as of before the hash was kept, which would tell all of them
         connection.execute(text("UPDATE fracture.radiograph SET stored_sha256 = NULL"))

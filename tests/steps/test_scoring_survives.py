@@ -38,7 +38,7 @@ from tests.running import (
     settings_of,
     start_fracture,
 )
-from tests.steps.drawn_backlog import FULL, drawn_png, promote_drawn, receive_drawn
+from tests.steps.drawn_backlog import drawn_png, promote_drawn, receive_drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,15 @@ def wait_until_it_writes(place: Place, worker: subprocess.Popen) -> None:
     wait_for(writes)
 
 
+def wait_until_it_claims(place: Place, worker: subprocess.Popen) -> None:
+    def claims() -> bool:
+        with transaction(place.stores.engine) as connection:
+            held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted")
+            return connection.execute(held).scalar_one() > 0 or worker.poll() is not None
+
+    wait_for(claims)
+
+
 def finish(worker: subprocess.Popen, timeout_s: float = 200.0) -> str:
     said, _ = worker.communicate(timeout=timeout_s)
     assert worker.returncode == 0, said
@@ -163,26 +172,29 @@ def test_a_worker_leaves_to_others_what_its_network_cannot_begin_with(place, mon
         assert worker.result()["due"] == 2 * BLOCK_SIZE
 
 
-@pytest.mark.timeout(1200 if FULL else 300)
+@pytest.mark.timeout(1200)
 def test_a_scoring_worker_that_is_killed_again_and_again_leaves_exactly_one_outcome_per_radiograph(place):
-    backlog, kills = (2000, 20) if FULL else (400, 3)
+    """At random moments: while it holds a claim and scores, while it writes pictures, after it has committed some."""
+    backlog, kills = 2000, 20
     ids = receive_drawn(place.stores, backlog)
     version = promote_drawn(place.stores).version
     rng = random.Random(4)
     before: dict = {}
     for kill in range(kills):
         worker = place.start_worker()
-        if kill % 4 == 1:  # some die after a block is committed, most inside their first one
+        if kill in (5, 12):  # no more often: twenty workers need something to do
             wait_until_it_commits(place, worker, len(before))
-        wait_until_it_writes(place, worker)
+        elif kill % 2:
+            wait_until_it_writes(place, worker)
+        else:
+            wait_until_it_claims(place, worker)
         time.sleep(rng.uniform(0, 0.3))
+        assert worker.poll() is None, f"nothing was left to do for kill {kill}"
         worker.send_signal(signal.SIGKILL)
         worker.communicate()
         now = place.rows()
         assert now.items() >= before.items(), f"an outcome changed after kill {kill}"
         before = now
-        if len(before) == backlog:
-            break
     assert before, "no worker lived long enough to commit anything"
     score_all(place)
     rows = place.rows()
@@ -194,9 +206,9 @@ def test_a_scoring_worker_that_is_killed_again_and_again_leaves_exactly_one_outc
 
 
 def test_workers_that_share_a_backlog_do_each_radiograph_once(place):
-    ids = receive_drawn(place.stores, 2000 if FULL else 700)
+    ids = receive_drawn(place.stores, 2000)
     version = promote_drawn(place.stores).version
-    workers = [place.start_worker() for _ in range(4 if FULL else 2)]
+    workers = [place.start_worker() for _ in range(4)]
     for worker in workers:
         worker.communicate(timeout=200)  # one that ends while its neighbour still holds a block says what is missing
     assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in ids]
@@ -224,20 +236,19 @@ def test_a_block_that_another_worker_holds_is_passed_over_and_free_once_the_hold
     assert scoring_run.reconcile(place.stores, version=version, through=ids[-1])["missing"] == 0
 
 
-@pytest.mark.parametrize("away", [("postgres",), ("s3",)] if FULL else [("postgres", "s3")])
+@pytest.mark.parametrize("away", ["postgres", "s3"])
 @pytest.mark.timeout(300)
 def test_a_server_that_is_away_in_the_middle_of_a_run_is_waited_for(own_servers, away):
     place, postgres, s3 = own_servers
-    ids = receive_drawn(place.stores, 2000 if FULL else 400)
+    ids = receive_drawn(place.stores, 2000)
     version = promote_drawn(place.stores).version
     worker = place.start_worker()
     wait_for(lambda: any(place.pictures()[1]))
-    gone = [{"postgres": postgres, "s3": s3}[name] for name in away]
-    for server in gone:
-        server.stop()
-    time.sleep(20 if FULL else 2)
+    server = {"postgres": postgres, "s3": s3}[away]
+    server.stop()
+    time.sleep(20)
     assert worker.poll() is None
-    back = [Running(server.program) for server in gone]
+    back = Running(server.program)
     try:
         said = finish(worker)
         assert "Trying again in" in said and "Traceback" not in said
@@ -245,8 +256,7 @@ def test_a_server_that_is_away_in_the_middle_of_a_run_is_waited_for(own_servers,
         named, stored = place.pictures()
         assert named == stored
     finally:
-        for server in back:
-            server.stop()
+        back.stop()
 
 
 def test_open_items_are_scored_anew_by_a_new_champion_and_what_was_read_keeps_its_score(place):
