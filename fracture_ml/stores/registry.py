@@ -192,6 +192,12 @@ class Registry:
             versions = _line_of_champions(rows_of(connection, "promotions"))
             return [_version_of(connection, version) for version in versions]
 
+    def champions_after(self, version: int) -> list[int]:
+        """The champions of that line that came after `version`; all of it where `version` is not in it."""
+        with transaction(self._engine) as connection:
+            line = _line_of_champions(rows_of(connection, "promotions"))
+        return line[len(line) - line[::-1].index(version) :] if version in line else line
+
     def is_withdrawn(self, version: int) -> bool:
         """Whether it was champion and a roll-back went past it: it is not to score any more."""
         with transaction(self._engine) as connection:
