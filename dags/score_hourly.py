@@ -3,7 +3,9 @@
 Hourly, and when radiographs arrive or the champion changes: everything that the champion has no outcome for is scored
 in batches, the newest first, and highlighted; what arrives meanwhile goes before the rest. After each batch its studies
 are put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason; the run fails where the
-counts do not add up. Without a champion the studies are listed as "AI unavailable", and the run succeeds.
+counts do not add up. Without a champion the studies are listed as "AI unavailable", and the run
+succeeds. Where another version becomes the champion meanwhile, by a promotion or a roll-back, the run begins nothing
+more and succeeds: the next one, for which the change rings, scores by that version.
 
 Each task claims blocks of radiographs, so that any number of them, and of machines, share one backlog; one that dies
 leaves its blocks to the others. While Postgres or the bucket is away, a task tries again for two minutes by itself.
@@ -58,13 +60,17 @@ def score_hourly():
     def score_batch(batch: dict) -> dict:
         from airflow.sdk import get_current_context
 
-        from fracture_ml.steps import score, worklist
+        from fracture_ml.steps import scoring_run, worklist
         from fracture_ml.steps.context import open_context
         from fracture_ml.steps.settings import load_settings
 
         get_current_context()["batch_name"] = f"{batch['first']}-{batch['last']}"
         settings = load_settings()
         stores = open_context(settings)
+        if scoring_run.is_void(stores, **batch):
+            return {}
+        from fracture_ml.steps import score  # with torch: hundreds of batches that are void end without it
+
         counts = score.score_batch(stores, settings, **batch)
         worklist.rank_worklist(stores, settings, version=batch["version"])
         return counts

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +18,7 @@ from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
+from fracture_ml.steps.scoring_run import is_void
 from fracture_ml.steps.settings import Settings
 from fracture_ml.stores import Stores
 from fracture_ml.stores.predictions import PredictionRow
@@ -29,12 +30,22 @@ _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the 
 
 
 def score_batch(
-    stores: Stores, settings: Settings, *, version: int, first: int, last: int, through: int | None = None
+    stores: Stores,
+    settings: Settings,
+    *,
+    version: int,
+    first: int,
+    last: int,
+    through: int | None = None,
+    champion: int | None = None,
 ) -> dict[str, int]:
     """Score what is due from `first` to `last` (radiograph ids, both included), and the rest of the blocks they are in.
 
     What has arrived since the run was planned, above the id `through` (None: it is left alone), is scored before that:
     a run that scores the whole archive anew takes hours, and nobody's new radiograph waits for its end.
+
+    Once another version than `champion` (None: than `version`) is the champion, nothing more is begun: the next run is
+    that one's, and does not wait for this.
 
     Other workers may do the same at the same time: a block belongs to whoever claims it, and is passed over by all
     others (docs/decisions/022-claims.md). A killed run leaves whole blocks or nothing, and its claims free themselves;
@@ -54,8 +65,9 @@ def score_batch(
         arrived = due_blocks(first=through + 1, last=patiently(stores.radiographs.newest_id))
         return list(dict.fromkeys(arrived + own))
 
+    superseded = partial(is_void, stores, version=version, champion=champion)
     blocks = find_blocks()
-    if not blocks:
+    if not blocks or patiently(superseded):
         return dict(done)
     scoring = patiently(stores.registry.version_of, version)
     bundle = patiently(open_bundle, stores, scoring)
@@ -64,12 +76,12 @@ def score_batch(
     with Scorer(bundle, device, limits=limits, threads=settings.threads, colours_checked=True) as scorer:
         worker = _Worker(stores, version, scorer, readable=scoring.bundle_key)
         while blocks:
-            found = worker.score(blocks)
+            found = worker.score(blocks, unless=superseded)
             done += found
             if not found["due"]:
                 log.info("version %d: other workers hold what is left, %d blocks", version, len(blocks))
                 break
-            blocks = find_blocks()  # also those whose worker died meanwhile
+            blocks = [] if patiently(superseded) else find_blocks()  # also those whose worker died meanwhile
     return {name: done[name] for name in ("due", "scored", "rejected")}
 
 
@@ -87,24 +99,23 @@ class _Worker:
         # cannot begin with is left to others.
         self._turn = threading.Lock()
 
-    def score(self, blocks: Iterable[int]) -> Counter:
-        """Every block that nobody else holds. Returns: counts: due, scored, rejected."""
+    def score(self, blocks: Iterable[int], *, unless: Callable[[], bool]) -> Counter:
+        """Every block that nobody else holds; `unless` is asked before each. Returns: counts: due, scored, rejected."""
         done: Counter = Counter()
         with ThreadPoolExecutor(_CLAIMS, thread_name_prefix="claim") as claiming:
-            for found in claiming.map(partial(patiently, self._score_block), blocks):
+            for found in claiming.map(partial(patiently, self._score_block, unless=unless), blocks):
                 done += found
                 if found:
                     log.info("version %d: %d have an outcome, of this round", self._version, done["due"])
         return done
 
-    def _score_block(self, block: int) -> Counter:
+    def _score_block(self, block: int, *, unless: Callable[[], bool]) -> Counter:
         """One transaction: claim, score, write the pictures, then the rows that name them."""
         batches: list[Batch] = []
         with ExitStack() as claimed:
             claimed.callback(_cancel, batches)
             with self._turn:
-                if self._stores.registry.is_withdrawn(self._version):
-                    log.warning("version %d was rolled back: it scores nothing more", self._version)
+                if unless():
                     return Counter()
                 claim = claimed.enter_context(self._stores.predictions.claim(self._version, block))
                 if claim is None or not (due := claim.due()):

@@ -290,6 +290,38 @@ def test_open_items_are_scored_anew_by_a_new_champion_and_what_was_read_keeps_it
     assert (kept["version"], kept["score"]) == (first.version, pytest.approx(float(read["score"]), abs=1e-3))
 
 
+def test_a_new_champion_does_not_wait_for_the_one_whose_place_it_takes(place, monkeypatch):
+    stores = place.stores
+    ids = receive_drawn(stores, 3 * BLOCK_SIZE)
+    first = promote_drawn(stores).version
+    fed, may_go_on, submit = [], threading.Event(), Scorer.submit
+
+    def waiting(scorer: Scorer, items: Sequence[Item]) -> Batch:
+        fed.append(len(items))
+        assert sum(fed) <= BLOCK_SIZE or may_go_on.wait(60)  # in its second block
+        return submit(scorer, items)
+
+    monkeypatch.setattr(Scorer, "submit", waiting)
+    old = scoring_run.plan_scoring(stores)
+    (batch,) = scoring_run.cut_batches(stores, batch_size=2000, **old)
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(score_batch, stores, place.settings, **batch)
+        wait_for(lambda: sum(fed) > BLOCK_SIZE)
+        second = promote_drawn(stores, seed=1).version
+        may_go_on.set()
+        done = worker.result(60)
+    by_first = place.rows()
+    assert BLOCK_SIZE < done["due"] == len(by_first) < len(ids)
+    assert scoring_run.reconcile(stores, **old)["missing"] == len(ids) - len(by_first)
+    rank_worklist(stores, place.settings, version=first)
+    score_all(place)
+    assert score_batch(stores, place.settings, **batch) == {"due": 0, "scored": 0, "rejected": 0}  # cleared in Airflow
+    rows = place.rows()
+    assert rows.items() >= by_first.items() and {version for version, _ in by_first} == {first}
+    assert sorted(rows.keys() - by_first) == [(second, radiograph_id) for radiograph_id in ids]
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=2000)} == {second}
+
+
 def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps_scoring(place, tmp_path):
     stores = place.stores
     receive_drawn(stores, 4)
