@@ -10,9 +10,12 @@ more and succeeds: the next one, for which the change rings, scores by that vers
 Each task claims blocks of radiographs, so that any number of them, and of machines, share one backlog; one that dies
 leaves its blocks to the others. While Postgres or the bucket is away, a task tries again for two minutes by itself.
 
-**When it fails.** `NotReconciled`: it is repeated by itself; what is missing is in the log. An alert "bundle": the
-champion's file is not what was registered; the champion before it scores meanwhile, and its rows and the worklist name
-it. `BundleMismatch`: there is none before it, and nothing was scored; `fracture roll-back`, or restore the file.
+**When it fails.** `NotReconciled`: the log of `reconcile` names what is missing, and that of the batches that failed
+says why; its repetitions only count again, and the next run scores what is left. An alert "bundle": the champion's file
+is not what was registered, or this code cannot read it; the champion before it scores meanwhile, and its rows and the
+worklist name it. `BundleMismatch`: this run found that the file cannot be read, and the next one scores with the
+champion before; or there is none before it. Restore the file, put the code that wrote it in place, or
+`fracture roll-back`.
 
 **The list:** `SELECT * FROM fracture.worklist_open`.
 """

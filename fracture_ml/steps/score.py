@@ -14,7 +14,7 @@ from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
 from fracture_ml.steps import keys
-from fracture_ml.steps.bundle import open_bundle
+from fracture_ml.steps.bundle import open_bundle, try_again
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
@@ -52,7 +52,8 @@ def score_batch(
     while Postgres or the bucket is away, a block is tried again for two minutes.
 
     Returns: counts of what this worker did: due, scored, rejected. What others hold is not waited for.
-    Raises:  BundleMismatch: the bundle is not what was registered; an alert is open and nothing was scored.
+    Raises:  BundleMismatch: the bundle is not what was registered, or cannot be read; an alert is open and nothing was
+             scored.
              StorageUnavailable, DatabaseUnavailable: they stayed away.
     """
     done = Counter(due=0, scored=0, rejected=0)
@@ -71,6 +72,8 @@ def score_batch(
         return dict(done)
     scoring = patiently(stores.registry.version_of, version)
     bundle = patiently(open_bundle, stores, scoring)
+    if champion not in (None, version):
+        patiently(try_again, stores, champion)
     limits = decode_limits(settings)
     device = choose_device(settings.device)
     with Scorer(bundle, device, limits=limits, threads=settings.threads, colours_checked=True) as scorer:
