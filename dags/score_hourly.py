@@ -3,7 +3,7 @@
 Hourly, and when radiographs arrive or the champion changes: everything that the champion has no outcome for is scored
 in batches, the newest first, and highlighted; what arrives meanwhile goes before the rest. After each batch its studies
 are put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason; the run fails where the
-counts do not add up. Without a champion the studies are listed as "AI unavailable", and the run
+counts do not add up or a task failed. Without a champion the studies are listed as "AI unavailable", and the run
 succeeds. Where another version becomes the champion meanwhile, by a promotion or a roll-back, the run begins nothing
 more and succeeds: the next one, for which the change rings, scores by that version.
 
@@ -22,6 +22,7 @@ champion before; or there is none before it. Restore the file, put the code that
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, dag, task
 from fracture_dag_defaults import CHAMPION, DAG_DEFAULTS, FIRST_RUN_WITHIN, RADIOGRAPHS, SCORING_POOL
 
@@ -78,11 +79,16 @@ def score_hourly():
         worklist.rank_worklist(stores, settings, version=batch["version"])
         return counts
 
-    @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def reconcile(plan: dict) -> dict:
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def reconcile(plan: dict | None) -> dict:
+        """Also when a batch failed: it names what has no outcome. Without a plan nothing is known to be owed."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
         from fracture_ml.steps import scoring_run
         from fracture_ml.steps.context import open_context
 
+        if plan is None:
+            raise AirflowSkipException("nothing was planned")
         return scoring_run.reconcile(open_context(), **plan)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
@@ -102,7 +108,11 @@ def score_hourly():
 
     plan = plan_scoring()
     scored = score_batch.expand(batch=cut_batches(plan))
-    scored >> [reconcile(plan), rank_worklist(plan)]
+    ended = [reconcile(plan), rank_worklist(plan)]
+    # A run ends as its last task does: what is done whatever happened must not make one green that failed.
+    conclude = EmptyOperator(task_id="conclude", trigger_rule=TriggerRule.NONE_FAILED)
+    scored >> ended >> conclude
+    scored >> conclude
 
 
 score_hourly()

@@ -424,6 +424,18 @@ def test_a_roll_back_settles_what_could_not_be_read_and_without_another_the_run_
     assert stores.monitoring.open_alerts() == []
 
 
+def test_the_command_lists_and_names_what_it_could_not_score_and_fails(place):
+    stores = place.stores
+    ids = receive_drawn(stores, 2)
+    promote_of_next_code(stores)
+    worker = place.start_worker()
+    said, _ = worker.communicate(timeout=100)
+    assert worker.returncode == 1, said
+    assert f"2 of 2 radiographs have no outcome of version 1: {ids[0]}, {ids[1]};" in said
+    assert said.index("have no outcome") < said.index("BundleMismatch: The bundle of version 1 is refused")
+    assert [row["ai"] for row in stores.worklist.open_items(limit=10)] == ["AI unavailable"] * 2
+
+
 def test_after_a_roll_back_nobody_is_asked_to_look_at_the_bundle_that_was_refused(place):
     stores = place.stores
     first, second = promote_drawn(stores), promote_drawn(stores, seed=1)
