@@ -5,7 +5,7 @@ in batches, the newest first, and highlighted; what arrives meanwhile goes befor
 are put on the worklist by urgency. Exactly one outcome per radiograph, a score or a reason; the run fails where the
 counts do not add up or a task failed. Without a champion the studies are listed as "AI unavailable", and the run
 succeeds. Where another version becomes the champion meanwhile, by a promotion or a roll-back, the run begins nothing
-more and succeeds: the next one, for which the change rings, scores by that version.
+more and succeeds: the next one, within the hour, scores by that version.
 
 Each task claims blocks of radiographs, so that any number of them, and of machines, share one backlog; one that dies
 leaves its blocks to the others. While Postgres or the bucket is away, a task tries again for two minutes by itself.
