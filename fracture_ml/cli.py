@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fracture_ml.core.errors import FractureError
+from fracture_ml.core.errors import FractureError, NotReconciled
 from fracture_ml.steps.presets import PRESETS
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 stack_app = typer.Typer(no_args_is_help=True, help="The embedded Postgres, S3 and Airflow of this machine.")
 app.add_typer(stack_app, name="stack")
 console = Console()
+log = logging.getLogger(__name__)
 
 _PRESET = typer.Option(help=", ".join(PRESETS))
 Preset = Annotated[str, _PRESET]
@@ -165,7 +166,7 @@ def score(
         typer.Option(help="a code: score anew what has this reason in place of a score (not_readable)"),
     ] = None,
 ) -> None:
-    """Score all that is due, reconcile, and rank the worklist (DAG: score_hourly)."""
+    """Score all that is due, rank the worklist, and reconcile (DAG: score_hourly)."""
     from fracture_ml.steps import scoring_run
     from fracture_ml.steps.monitor import watch
     from fracture_ml.steps.score import score_batch
@@ -173,12 +174,22 @@ def score(
 
     stores, settings = _context()
     plan = scoring_run.plan_scoring(stores, retry_unscored=retry)
-    for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
-        score_batch(stores, settings, **batch)
-    outcomes = scoring_run.reconcile(stores, **plan)
+    failure = None
+    try:
+        for batch in scoring_run.cut_batches(stores, batch_size=batch_size, **plan):
+            score_batch(stores, settings, **batch)
+    except Exception as fault:  # what could not be scored must be on the list all the same
+        failure = fault
     ranked = rank_worklist(stores, settings, version=plan["version"])
     watch(stores, at=datetime.now(UTC))
-    _print({"outcomes": outcomes, "worklist": ranked})
+    try:
+        _print({"outcomes": scoring_run.reconcile(stores, **plan), "worklist": ranked})
+    except NotReconciled as missing:
+        if failure is None:
+            raise
+        log.error("%s", missing)
+    if failure is not None:
+        raise failure
 
 
 @app.command()

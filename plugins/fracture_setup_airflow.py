@@ -8,7 +8,7 @@ It can be repeated. A pool that exists is left as it is: its slots may have been
 # A task in a pool that does not exist never runs. One training at a time owns the GPU; scoring has a lane of its own.
 POOLS = {
     "gpu": (1, "Tuning and training: one at a time per GPU"),
-    "scoring": (2, "Scoring batches: one computes while the next one starts"),
+    "scoring": (2, "Scoring batches, two at a time: while one starts or ends, the other computes"),
 }
 
 

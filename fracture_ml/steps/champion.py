@@ -5,6 +5,7 @@ import logging
 
 from fracture_ml.core.errors import ObjectWithheld
 from fracture_ml.core.records import ModelVersion
+from fracture_ml.steps.context import code_version
 from fracture_ml.stores import Stores
 
 log = logging.getLogger(__name__)
@@ -13,20 +14,25 @@ _ALERT = "bundle"
 
 
 def find_scoring_version(stores: Stores) -> ModelVersion | None:
-    """The champion; where its bundle is not what was registered, or the bucket withholds that object alone, the newest
-    champion before it whose bundle is whole.
+    """The champion; where its bundle is not what was registered, or a worker with this code could not read it, or the
+    bucket withholds that object alone, the newest champion before it whose bundle is whole.
 
-    A refused bundle opens an alert, which is settled once nothing waits for that bundle any more: it is whole again, or
-    people rolled back. Where none is whole, the champion is returned all the same: whoever opens its bundle is refused,
-    and the run fails.
+    A refused bundle has an open alert, which is settled once nothing waits for that bundle any more: it is whole again,
+    this is other code, a worker could read it after all, or people rolled back. Where all are refused, the champion is
+    returned all the same: whoever opens its bundle is refused, and the run fails.
 
     Raises: StorageUnavailable, DatabaseUnavailable.
     """
     line = stores.registry.line_of_champions()[::-1]
-    refused: dict[str, ModelVersion] = {}
+    found = {alert["subject"] for alert in stores.monitoring.open_alerts() if alert["kind"] == _ALERT}
+    refused: dict[str, tuple[str, str]] = {}
     scoring, withheld = None, None
     for version in line:
-        if alert_subject(version) in refused:
+        subject, unread = alert_subject(version), _alert_subject_of_unread(version)
+        if unread in found:
+            what = f"The bundle of {subject} is what was registered, and this code cannot read it"
+            refused[unread] = (what, "Put the code that wrote it in place")
+        if refused.keys() & {subject, unread}:
             continue
         try:
             is_whole = bundle_is_whole(stores, version)
@@ -35,23 +41,20 @@ def find_scoring_version(stores: Stores) -> ModelVersion | None:
         if is_whole:
             scoring = version
             break
-        refused[alert_subject(version)] = version
+        what = f"The bundle of {subject} is not what was registered, or the bucket withholds it"
+        refused[subject] = (what, "Restore the bundle from a copy")
     if withheld and not scoring:
         raise withheld
     if scoring:
         meanwhile = f"version {scoring.version} keeps scoring"
     else:
-        meanwhile = "no champion before it has a whole one, and nothing is scored"
-    for subject in refused:
-        sentence = (
-            f"The bundle of {subject} is not what was registered, or the bucket withholds it; {meanwhile}. "
-            "Restore the bundle from a copy, or roll back."
-        )
+        meanwhile = "no champion before it has one that can be used, and nothing is scored"
+    for subject, (what, remedy) in refused.items():
+        sentence = f"{what}; {meanwhile}. {remedy}, or roll back."
         log.error("%s", sentence)
         stores.monitoring.raise_alert(_ALERT, subject, sentence)
-    for alert in stores.monitoring.open_alerts():
-        if alert["kind"] == _ALERT and alert["subject"] not in refused:
-            stores.monitoring.settle_alert(_ALERT, alert["subject"])
+    for subject in found - refused.keys():
+        stores.monitoring.settle_alert(_ALERT, subject)
     return scoring or (line[0] if line else None)
 
 
@@ -61,10 +64,25 @@ def bundle_is_whole(stores: Stores, version: ModelVersion) -> bool:
     return data is not None and hashlib.sha256(data).hexdigest() == version.bundle_sha256
 
 
-def raise_bundle_alert(stores: Stores, version: ModelVersion, sentence: str) -> None:
-    """Ask a person to look at a bundle that was refused."""
-    stores.monitoring.raise_alert(_ALERT, alert_subject(version), sentence)
+def raise_bundle_alert(stores: Stores, version: ModelVersion, sentence: str, *, unread: bool) -> None:
+    """Ask a person to look at a bundle that was refused.
+
+    Args: unread: it is what was registered, and this code cannot read it. A plan cannot find that out by itself, and
+              passes it over while the alert is open.
+    """
+    subject = _alert_subject_of_unread(version) if unread else alert_subject(version)
+    stores.monitoring.raise_alert(_ALERT, subject, sentence)
+
+
+def settle_unread_alert(stores: Stores, version: ModelVersion) -> None:
+    """This code can read the bundle."""
+    stores.monitoring.settle_alert(_ALERT, _alert_subject_of_unread(version))
 
 
 def alert_subject(version: ModelVersion) -> str:
     return f"version {version.version}"
+
+
+def _alert_subject_of_unread(version: ModelVersion) -> str:
+    """A version's bundle never changes, so that it is unread until the code is another."""
+    return f"version {version.version}, unread by code {code_version()}"

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -20,10 +20,11 @@ from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
 from fracture_ml.steps import keys
-from fracture_ml.steps.bundle import open_bundle
+from fracture_ml.steps.bundle import open_bundle, try_again
 from fracture_ml.steps.limits import decode_limits
 from fracture_ml.steps.patience import patiently
 from fracture_ml.steps.pictures import write_pictures
+from fracture_ml.steps.scoring_run import is_void
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
@@ -36,7 +37,14 @@ _CLAIMS = 3  # threads: one feeds the network, the next waits for its turn, the 
 
 
 def score_batch(
-    stores: Stores, settings: Settings, *, version: int, first: int, last: int, through: int | None = None
+    stores: Stores,
+    settings: Settings,
+    *,
+    version: int,
+    first: int,
+    last: int,
+    through: int | None = None,
+    champion: int | None = None,
 ) -> dict[str, int]:
     """Score what is due from `first` to `last` (radiograph ids, both included), the rest of the blocks they are in, and
     what else is due of the same studies: a late view that is urgent does not wait until the archive's turn comes.
@@ -44,12 +52,16 @@ def score_batch(
     What has arrived since the run was planned, above the id `through` (None: it is left alone), is scored before that:
     a run that scores the whole archive anew takes hours, and nobody's new radiograph waits for its end.
 
+    Once another version than `champion` (None: than `version`) is the champion, nothing more is begun: the next run is
+    that one's, and does not wait for this.
+
     Other workers may do the same at the same time: a block belongs to whoever claims it, and is passed over by all
     others (docs/decisions/022-claims.md). A killed run leaves whole blocks or nothing, and its claims free themselves;
     while Postgres or the bucket is away, a block is tried again for two minutes.
 
     Returns: counts of what this worker did: due, scored, rejected. What others hold is not waited for.
-    Raises:  BundleMismatch: the bundle is not what was registered; an alert is open and nothing was scored.
+    Raises:  BundleMismatch: the bundle is not what was registered, or cannot be read; an alert is open and nothing was
+             scored.
              StorageUnavailable, DatabaseUnavailable: they stayed away.
     """
     done = Counter(due=0, scored=0, rejected=0)
@@ -62,22 +74,25 @@ def score_batch(
         arrived = due_blocks(first=through + 1, last=patiently(stores.radiographs.newest_id))
         return list(dict.fromkeys(arrived + own))
 
+    superseded = partial(is_void, stores, version=version, champion=champion)
     blocks = find_blocks()
-    if not blocks:
+    if not blocks or patiently(superseded):
         return dict(done)
     scoring = patiently(stores.registry.version_of, version)
     bundle = patiently(open_bundle, stores, scoring)
+    if champion not in (None, version):
+        patiently(try_again, stores, champion)
     limits = decode_limits(settings)
     device = choose_device(settings.device)
     with Scorer(bundle, device, limits=limits, threads=settings.threads, colours_checked=True) as scorer:
         worker = _Worker(stores, version, scorer)
         while blocks:
-            found = worker.score(blocks)
+            found = worker.score(blocks, unless=superseded)
             done += found
             if not found["due"]:
                 log.info("version %d: other workers hold what is left, %d blocks", version, len(blocks))
                 break
-            blocks = find_blocks()  # also those whose worker died meanwhile
+            blocks = [] if patiently(superseded) else find_blocks()  # also those whose worker died meanwhile
     return {name: done[name] for name in ("due", "scored", "rejected")}
 
 
@@ -94,24 +109,23 @@ class _Worker:
         # cannot begin with is left to others.
         self._turn = threading.Lock()
 
-    def score(self, blocks: Iterable[int]) -> Counter:
-        """Every block that nobody else holds. Returns: counts: due, scored, rejected."""
+    def score(self, blocks: Iterable[int], *, unless: Callable[[], bool]) -> Counter:
+        """Every block that nobody else holds; `unless` is asked before each. Returns: counts: due, scored, rejected."""
         done: Counter = Counter()
         with ThreadPoolExecutor(_CLAIMS, thread_name_prefix="claim") as claiming:
-            for found in claiming.map(partial(patiently, self._score_block), blocks):
+            for found in claiming.map(partial(patiently, self._score_block, unless=unless), blocks):
                 done += found
                 if found:
                     log.info("version %d: %d have an outcome, of this round", self._version, done["due"])
         return done
 
-    def _score_block(self, block: int) -> Counter:
+    def _score_block(self, block: int, *, unless: Callable[[], bool]) -> Counter:
         """One transaction: claim, score, write the pictures, then the rows that name them."""
         batches: list[Batch] = []
         with ExitStack() as claimed:
             claimed.callback(_cancel, batches)
             with self._turn:
-                if self._stores.registry.is_withdrawn(self._version):
-                    log.warning("version %d was rolled back: it scores nothing more", self._version)
+                if unless():
                     return Counter()
                 claim = claimed.enter_context(self._stores.predictions.claim(self._version, block))
                 if claim is None or not (due := claim.due()):

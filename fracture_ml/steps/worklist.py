@@ -57,7 +57,7 @@ def rank_worklist(
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
              that no score disappears before the new champion's is there. None, or a version that was rolled back: the
              champion's. A listed study keeps the version that it shows until this one has an outcome for each of its
-             images.
+             images, and keeps that of a later champion, unless that has none for an image and this one has all.
              arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
@@ -73,7 +73,11 @@ def rank_worklist(
             champion = stores.registry.find_champion()
             version = champion.version if champion else None
         found = stores.worklist.studies_to_rank(
-            version, ranked_by=rules.id, list_labelled=settings.list_labelled, arrivals_only=arrivals_only
+            version,
+            later=() if version is None else stores.registry.champions_after(version),
+            ranked_by=rules.id,
+            list_labelled=settings.list_labelled,
+            arrivals_only=arrivals_only,
         )
         kept_off = [study for study in found if study.labelled]
         ranked = [rank_study(study, rules=rules) for study in found if not study.labelled]

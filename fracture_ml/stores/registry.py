@@ -126,6 +126,11 @@ class Registry:
         with transaction(self._engine) as connection:
             return _find_champion(connection)
 
+    def is_champion(self, version: int) -> bool:
+        """Whether it is the version in use."""
+        champion = self.find_champion()
+        return champion is not None and champion.version == version
+
     def promote(self, version: int, *, actor: str, reason: str, approved: bool = False, judged: bool = False) -> None:
         """Make this version the champion; nothing happens where it is already.
 
@@ -192,8 +197,14 @@ class Registry:
             versions = _line_of_champions(rows_of(connection, "promotions"))
             return [_version_of(connection, version) for version in versions]
 
+    def champions_after(self, version: int) -> list[int]:
+        """The champions of that line that came after `version`; all of it where `version` is not in it."""
+        with transaction(self._engine) as connection:
+            line = _line_of_champions(rows_of(connection, "promotions"))
+        return line[len(line) - line[::-1].index(version) :] if version in line else line
+
     def is_withdrawn(self, version: int) -> bool:
-        """Whether it was champion and a roll-back went past it: it is not to score any more."""
+        """Whether it was champion and a roll-back went past it: nothing of it is to be shown or handed on."""
         with transaction(self._engine) as connection:
             promotions = rows_of(connection, "promotions")
         return any(row["version"] == version for row in promotions) and version not in _line_of_champions(promotions)

@@ -86,16 +86,28 @@ class WorklistStore:
             yield
 
     def studies_to_rank(
-        self, version: int | None, *, ranked_by: str = "", list_labelled: bool = True, arrivals_only: bool = False
+        self,
+        version: int | None,
+        *,
+        later: Sequence[int] = (),
+        ranked_by: str = "",
+        list_labelled: bool = True,
+        arrivals_only: bool = False,
     ) -> list[StudyToRank]:
         """Studies that are not listed yet, have a new image or a body part that was not known, show other scores than
         those of `version`, or were placed by other rules than `ranked_by`.
 
-        Args: list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
+        Args: later: champions that came after `version`: what they have all outcomes of stays theirs.
+              list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
                   are left out until they have a further image.
               arrivals_only: leave out all but what is not listed yet or has a new image.
         """
-        wanted = {"version": version, "list_labelled": list_labelled, "ranked_by": ranked_by}
+        wanted = {
+            "version": version,
+            "later": list(later),
+            "list_labelled": list_labelled,
+            "ranked_by": ranked_by,
+        }
         rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
             # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.

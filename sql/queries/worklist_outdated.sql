@@ -1,7 +1,7 @@
 -- Keys of studies whose row on the worklist is absent, or may be outdated: told apart by counts, without their images.
 -- parameters: version int (NULL: no champion), list_labelled boolean (false: what was kept off the list is left out until
 --             it has a further image), ranked_by text (the rules that place studies now), arrivals_only boolean (true:
---             only where an image came)
+--             only where an image came), later int[] (champions that came after the version)
 -- returns: study_key text
 SELECT study_key
 FROM (SELECT study_key, count(*) AS images FROM fracture.radiograph GROUP BY study_key) here
@@ -13,9 +13,10 @@ UNION
 SELECT study_key
 FROM fracture.worklist
 WHERE NOT :arrivals_only AND status NOT IN ('reported', 'closed')
-  -- Outcomes are append-only: with the same version only what had none can have become another.
-  AND (version IS DISTINCT FROM CAST(:version AS integer) OR images_unscored > 0 AND version IS NOT NULL
-       OR ranked_by <> :ranked_by)
+  -- Outcomes are append-only: with the same version only what had none can have become another. What a later champion
+  -- has scored does not become an earlier one's.
+  AND (version IS DISTINCT FROM CAST(:version AS integer) AND (version = ANY(CAST(:later AS integer[]))) IS NOT TRUE
+       OR images_unscored > 0 AND version IS NOT NULL OR ranked_by <> :ranked_by)
 UNION
 -- A label told the body part of an image later, or another one than it had told.
 SELECT w.study_key

@@ -1,9 +1,10 @@
 -- Of these studies, those whose row on the worklist is absent or outdated: an image came, other scores are there, a body
 -- part became known, or other rules hold. A study that people reported or closed is outdated by a new image alone.
 -- A listed study keeps the version that it shows until the asked one has an outcome for each of its images: a run that
--- failed, or has not come so far, must not take an urgent study for one without a score.
+-- failed, or has not come so far, must not take an urgent study for one without a score. It keeps a later champion's,
+-- too, unless that has no outcome for one of its images: a new image must not be hidden behind it.
 -- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up),
---             ranked_by text (the rules that place studies now)
+--             ranked_by text (the rules that place studies now), later int[] (champions that came after the version)
 -- returns: study_key text, version int (whose scores these are), ordered_priority text, body_parts text[] (sorted, without
 --          unknown), arrived_at timestamptz, images bigint, first_radiograph_id bigint,
 --          scores jsonb ([radiograph_id, calibrated, operating_point], ...), unscored bigint,
@@ -18,6 +19,12 @@ WITH asked AS (
     SELECT a.study_key, w.study_key IS NOT NULL AS listed, w.status, w.images,
            w.images_unscored, w.body_parts, w.ranked_by, w.version AS shown_version,
            CASE WHEN w.study_key IS NOT NULL AND a.awaited > 0 THEN w.version
+                WHEN w.version = ANY(CAST(:later AS integer[])) AND NOT EXISTS (
+                         SELECT FROM fracture.radiograph r
+                         WHERE r.study_key = a.study_key
+                           AND NOT EXISTS (SELECT FROM fracture.prediction p
+                                           WHERE p.radiograph_id = r.radiograph_id AND p.version = w.version))
+                     THEN w.version
                 ELSE CAST(:version AS integer) END AS version
     FROM asked a
     LEFT JOIN fracture.worklist w USING (study_key)

@@ -98,6 +98,29 @@ def test_two_parses_make_one_version_of_each_dag(report, home):
 
 
 @pytest.mark.parametrize(
+    ("failing", "ended", "states"),
+    [
+        ("score_batch 6", "failed", {"score_batch 0": "failed", "score_batch 1": "success", "reconcile": "success"}),
+        ("plan_scoring", "failed", {"plan_scoring": "failed", "reconcile": "skipped"}),
+        ("reconcile", "failed", {"reconcile": "failed", "score_batch 1": "success"}),
+        ("nothing is due", "success", {"score_batch": "skipped", "reconcile": "success"}),
+        ("void 6", "success", {"score_batch 0": "success", "score_batch 1": "success", "reconcile": "success"}),
+    ],
+)
+def test_a_scoring_run_lists_and_reconciles_whatever_fails_and_is_green_only_where_nothing_did(
+    tmp_path, failing, ended, states
+):
+    told = run("score_with_failures.py", tmp_path, failing)
+    assert (told["run"], told["states"]["rank_worklist"]) == (ended, "success")
+    assert told["states"].items() >= states.items()
+    scored = sorted(named["first"] for name, named in told["done"] if name == "score_batch")
+    assert scored == {"plan_scoring": [], "nothing is due": [], "void 6": [1]}.get(failing, [1, 6])
+    assert ["plan_scoring", {"retry_unscored": "altered"}] in told["done"]
+    plan = {"version": 2, "champion": 3, "through": 9}
+    assert ["reconcile", plan] in told["done"] or failing == "plan_scoring"
+
+
+@pytest.mark.parametrize(
     ("answer", "done"),
     [
         ("Approve", [["promoted", 7, "dr"]]),

@@ -220,6 +220,54 @@ def test_a_late_image_ranks_its_study_again(stores, settings):
     assert (item["priority"], item["images"], item["radiograph_id"]) == ("URGENT", 2, ids[0])
 
 
+def two_champions(stores, settings, study: Drawn) -> tuple[int, int, list[int]]:
+    """A study that shows the score of the second of two champions. Returns: both, and the radiograph ids."""
+    ids = put_on_list(stores, settings, study)
+    first, second = stores.registry.find_champion().version, promote_champion(stores, seed=1)
+    predict(stores, second, ids, (0.5,) * len(ids))
+    worklist.rank_worklist(stores, settings)
+    return first, second, ids
+
+
+def shown(stores, study: Drawn) -> tuple[int | None, float | None]:
+    item = worklist.item(stores, study.study_key, reader="reader")
+    return item["model_version"], item["score"] and round(item["score"], 2)
+
+
+def test_a_superseded_champion_takes_no_study_back_unless_the_later_one_is_rolled_back(fresh_stores, settings):
+    stores, study = fresh_stores, drawn(scores=(0.95,))
+    first, second, _ = two_champions(stores, settings, study)
+    assert shown(stores, study) == (second, 0.5)
+    assert worklist.rank_worklist(stores, settings, version=first) == {"ranked": 0}
+    slower = settings.model_copy(update={"minutes_routine": 2000})
+    worklist.rank_worklist(stores, slower, version=first)  # other rules place it anew, by the score that it shows
+    assert shown(stores, study) == (second, 0.5)
+    stores.registry.roll_back(actor="tests", reason="worse")
+    worklist.rank_worklist(stores, settings, version=first)
+    assert shown(stores, study) == (first, 0.95)
+    stores.registry.promote(second, actor="tests", reason="better after all")
+    stores.registry.promote(first, actor="tests", reason="and yet")
+    worklist.rank_worklist(stores, settings, version=second)
+    assert shown(stores, study) == (first, 0.95)
+
+
+def test_an_image_that_the_later_champion_has_no_outcome_for_is_not_hidden_behind_it(fresh_stores, settings):
+    stores, study = fresh_stores, drawn(scores=(0.1,))
+    first, second, _ = two_champions(stores, settings, study)
+    (late,) = receive(stores, replace(study, scores=(0.1, 0.95)), first=1)
+    worklist.rank_worklist(stores, settings, arrivals_only=True)
+    worklist.rank_worklist(stores, settings, version=first)
+    assert shown(stores, study) == (second, 0.5)  # neither has an outcome for it
+    predict(stores, first, [late], (0.95,))
+    for version in (first, None):  # also where the champion of now is asked, which has none yet
+        worklist.rank_worklist(stores, settings, version=version)
+        assert shown(stores, study) == (first, 0.95)
+    predict(stores, second, [late], (None,))
+    worklist.rank_worklist(stores, settings)
+    worklist.rank_worklist(stores, settings, version=first)
+    assert shown(stores, study) == (second, 0.5)  # a reason is an outcome
+
+
 def test_the_list_is_ordered_by_urgency_and_says_the_same_as_each_item(stores, settings):
     studies = [
         drawn(scores=(0.05,)),

@@ -59,6 +59,7 @@ def test_a_version_is_measured_on_the_test_split_by_the_scores_that_it_will_give
         member.radiograph_id: (member.label, member.group_key) for member in tested
     }
     ids = [row.radiograph_id for row in rows]
+    stores.registry.promote(version, actor="a test", reason="a test")
     score_batch(stores, settings, version=version, first=min(ids), last=max(ids))
     live = [stores.predictions.prediction_of(version, id_)["calibrated"] for id_ in ids]
     assert [row.score for row in rows] == pytest.approx(live, abs=1e-3)

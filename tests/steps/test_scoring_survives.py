@@ -17,8 +17,9 @@ from sqlalchemy import text
 
 from fracture_ml.core.errors import BundleMismatch, DatabaseUnavailable, NotReconciled
 from fracture_ml.core.records import Box, OperatingPoint, Rejected, Scored
+from fracture_ml.model import bundle as bundles
 from fracture_ml.scoring.score import Batch, Item, Scorer
-from fracture_ml.steps import scoring_run
+from fracture_ml.steps import champion, scoring_run
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.predict import predict_files
@@ -286,6 +287,38 @@ def test_open_items_are_scored_anew_by_a_new_champion_and_what_was_read_keeps_it
     assert (kept["version"], kept["score"]) == (first.version, pytest.approx(float(read["score"]), abs=1e-3))
 
 
+def test_a_new_champion_does_not_wait_for_the_one_whose_place_it_takes(place, monkeypatch):
+    stores = place.stores
+    ids = receive_drawn(stores, 3 * BLOCK_SIZE)
+    first = promote_drawn(stores).version
+    fed, may_go_on, submit = [], threading.Event(), Scorer.submit
+
+    def waiting(scorer: Scorer, items: Sequence[Item]) -> Batch:
+        fed.append(len(items))
+        assert sum(fed) <= BLOCK_SIZE or may_go_on.wait(60)  # in its second block
+        return submit(scorer, items)
+
+    monkeypatch.setattr(Scorer, "submit", waiting)
+    old = scoring_run.plan_scoring(stores)
+    (batch,) = scoring_run.cut_batches(stores, batch_size=2000, **old)
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(score_batch, stores, place.settings, **batch)
+        wait_for(lambda: sum(fed) > BLOCK_SIZE)
+        second = promote_drawn(stores, seed=1).version
+        may_go_on.set()
+        done = worker.result(60)
+    by_first = place.rows()
+    assert BLOCK_SIZE < done["due"] == len(by_first) < len(ids)
+    assert scoring_run.reconcile(stores, **old)["missing"] == len(ids) - len(by_first)
+    rank_worklist(stores, place.settings, version=first)
+    score_all(place)
+    assert score_batch(stores, place.settings, **batch) == {"due": 0, "scored": 0, "rejected": 0}  # cleared in Airflow
+    rows = place.rows()
+    assert rows.items() >= by_first.items() and {version for version, _ in by_first} == {first}
+    assert sorted(rows.keys() - by_first) == [(second, radiograph_id) for radiograph_id in ids]
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=2000)} == {second}
+
+
 def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps_scoring(place, tmp_path):
     stores = place.stores
     receive_drawn(stores, 4)
@@ -323,6 +356,80 @@ def test_a_champion_whose_bundle_was_changed_is_refused_and_the_one_before_keeps
     score_all(place)
     assert stores.monitoring.open_alerts() == []
     assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {second.version}
+
+
+def promote_of_next_code(stores: Stores) -> int:
+    """A champion whose bundle is what was registered, in a format that this code does not read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "FORMAT", bundles.FORMAT + 1)
+        return promote_drawn(stores, seed=1).version
+
+
+def test_a_champion_whose_bundle_cannot_be_read_is_stood_in_for_until_it_can(place, monkeypatch):
+    stores = place.stores
+    receive_drawn(stores, 4)
+    first = promote_drawn(stores).version
+    score_all(place)
+    second = promote_of_next_code(stores)
+    with pytest.raises(BundleMismatch):
+        score_all(place)
+    (alert,) = stores.monitoring.open_alerts()
+    late = receive_drawn(stores, 2)
+    for _ in range(2):  # it is not chosen again each hour
+        plan = scoring_run.plan_scoring(stores)
+        assert (plan["version"], plan["champion"]) == (first, second)
+        (same,) = stores.monitoring.open_alerts()
+        assert same["alert_id"] == alert["alert_id"] and f"version {first} keeps scoring" in same["sentence"]
+        score_all(place)
+    assert {radiograph_id for version, radiograph_id in place.rows() if version == first} >= set(late)
+    assert stores.monitoring.open_alerts() == [same]
+    with monkeypatch.context() as patch:  # an update of the code
+        patch.setattr(champion, "code_version", lambda: "other")
+        assert scoring_run.plan_scoring(stores)["version"] == second
+        assert stores.monitoring.open_alerts() == []
+    with pytest.raises(BundleMismatch):
+        score_all(place)
+    receive_drawn(stores, 1)
+    with monkeypatch.context() as patch:  # what could not be read before, can be now
+        patch.setattr(bundles, "_WITHOUT_PLACES", bundles.FORMAT)
+        patch.setattr(bundles, "FORMAT", bundles.FORMAT + 1)
+        score_all(place)
+        assert stores.monitoring.open_alerts() == []
+        score_all(place)
+    assert {row["model_version"] for row in stores.worklist.open_items(limit=10)} == {second}
+
+
+def test_a_roll_back_settles_what_could_not_be_read_and_without_another_the_run_fails(place):
+    stores = place.stores
+    receive_drawn(stores, 2)
+    unread = promote_of_next_code(stores)
+    for _ in range(2):
+        with pytest.raises(BundleMismatch):
+            score_all(place)
+    (alert,) = stores.monitoring.open_alerts()
+    assert (alert["kind"], scoring_run.plan_scoring(stores)["version"]) == ("bundle", unread)
+    whole = promote_drawn(stores).version
+    score_all(place)
+    assert stores.monitoring.open_alerts() == []
+    stores.registry.promote(unread, actor="a test", reason="again")
+    receive_drawn(stores, 1)
+    with pytest.raises(BundleMismatch):
+        score_all(place)
+    stores.registry.roll_back(actor="a test", reason="it cannot be read")
+    assert scoring_run.plan_scoring(stores)["version"] == whole
+    assert stores.monitoring.open_alerts() == []
+
+
+def test_the_command_lists_and_names_what_it_could_not_score_and_fails(place):
+    stores = place.stores
+    ids = receive_drawn(stores, 2)
+    promote_of_next_code(stores)
+    worker = place.start_worker()
+    said, _ = worker.communicate(timeout=100)
+    assert worker.returncode == 1, said
+    assert f"2 of 2 radiographs have no outcome of version 1: {ids[0]}, {ids[1]};" in said
+    assert said.index("have no outcome") < said.index("BundleMismatch: The bundle of version 1 is refused")
+    assert [row["ai"] for row in stores.worklist.open_items(limit=10)] == ["AI unavailable"] * 2
 
 
 def test_after_a_roll_back_nobody_is_asked_to_look_at_the_bundle_that_was_refused(place):

@@ -370,6 +370,9 @@ def test_the_champion_is_the_newest_promotion_and_a_roll_back_goes_one_step_back
     for _ in range(2):
         assert registry.roll_back(actor="dr", reason="after all", to_version=third).version == third
     assert registry.find_champion().version == third
+    assert (registry.champions_after(version), registry.champions_after(second)) == ([third], [version, third])
+    registry.promote(version, actor="dr", reason="again")
+    assert (registry.champions_after(version), registry.champions_after(third)) == ([], [version])
     events = [event["event"] for event in registry.events_of(third)]
     assert events == ["registered", "promoted", "rolled_back"]
 
