@@ -2,7 +2,8 @@
 
 Rows are written straight into the tables: a study per radiograph, all listed with the champion's scores, most of them
 reported long ago; the newest radiographs are on no list yet. Best and median of the repetitions, as a client sees them.
-`finished` is the page's list of what was reported last.
+`a new champion`: it has scored the newest 2,000 of all, and what is open shows the one before. `finished` is the page's
+list of what was reported last.
 
     python -m benchmarks.ranking [--json FILE] [--listed 1000000] [--open 20000] [--new 500] [--rounds 10]
 """
@@ -28,6 +29,12 @@ FROM fracture.radiograph
 WHERE radiograph_id <= :listed
 """
 
+_NEW_CHAMPION_SCORED = 2000
+_SCORED_ANEW = """
+INSERT INTO fracture.prediction (version, radiograph_id, probability, calibrated, operating_point)
+SELECT :version, radiograph_id, 0.1, 0.1, 'below' FROM fracture.radiograph ORDER BY radiograph_id DESC LIMIT :scored
+"""
+
 
 def list_studies(stores: Stores, *, version: int, listed: int, open_: int) -> None:
     """The first `listed` radiographs' studies, of which the newest `open_` are open, and the others reported."""
@@ -43,11 +50,15 @@ def measure(options: argparse.Namespace, servers: Servers) -> dict:
     version = promote(stores, random_bundle(jpegs(8), image_size_px=32), "ranking").version
     fill(stores, version=version, scored=options.listed, due=options.new)
     list_studies(stores, version=version, listed=options.listed, open_=options.open)
+    new_champion = promote(stores, random_bundle(jpegs(8), image_size_px=32), "a new champion").version
+    with transaction(stores.engine) as connection:
+        connection.execute(text(_SCORED_ANEW), {"version": new_champion, "scored": _NEW_CHAMPION_SCORED})
     runs = {
         "studies_to_rank": lambda: stores.worklist.studies_to_rank(version),
         "studies_to_rank, labelled ones kept off": lambda: stores.worklist.studies_to_rank(
             version, list_labelled=False
         ),
+        "studies_to_rank, a new champion": lambda: stores.worklist.studies_to_rank(new_champion),
         "finished": lambda: stores.worklist.finished_items(limit=500),
     }
     result = {

@@ -21,7 +21,7 @@ from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.stored import read_stored
 from fracture_ml.stores import Stores
-from fracture_ml.stores.worklist import admitted_actions
+from fracture_ml.stores.worklist import STUDIES_PER_STATEMENT, admitted_actions
 
 log = logging.getLogger(__name__)
 
@@ -72,22 +72,26 @@ def rank_worklist(
         if version is None or stores.registry.is_withdrawn(version):
             champion = stores.registry.find_champion()
             version = champion.version if champion else None
-        found = stores.worklist.studies_to_rank(
-            version,
-            later=() if version is None else stores.registry.champions_after(version),
-            ranked_by=rules.id,
-            list_labelled=settings.list_labelled,
-            arrivals_only=arrivals_only,
-        )
-        kept_off = [study for study in found if study.labelled]
-        ranked = [rank_study(study, rules=rules) for study in found if not study.labelled]
-        stores.worklist.save_items(ranked)
-        stores.worklist.keep_off(kept_off)
-    counts = Counter(study.ai_priority.value for study in ranked)
-    if kept_off:
-        counts["kept_off"] = len(kept_off)
-    log.info("%d studies ranked: %s", len(ranked), dict(counts))
-    return {"ranked": len(ranked), **counts}
+        wanted = {
+            "later": () if version is None else stores.registry.champions_after(version),
+            "ranked_by": rules.id,
+            "list_labelled": settings.list_labelled,
+        }
+        counts: Counter[str] = Counter(ranked=0)
+        outdated = stores.worklist.outdated(version, arrivals_only=arrivals_only, **wanted)
+        for start in range(0, len(outdated), STUDIES_PER_STATEMENT):  # the memory for so many, however long the list
+            part = outdated[start : start + STUDIES_PER_STATEMENT]
+            found = stores.worklist.studies_to_rank(version, study_keys=part, **wanted)
+            kept_off = [study for study in found if study.labelled]
+            ranked = [rank_study(study, rules=rules) for study in found if not study.labelled]
+            stores.worklist.save_items(ranked)
+            if kept_off:
+                stores.worklist.keep_off(kept_off)
+                counts["kept_off"] += len(kept_off)
+            counts["ranked"] += len(ranked)
+            counts.update(study.ai_priority.value for study in ranked)
+    log.info("studies ranked: %s", dict(counts))
+    return dict(counts)
 
 
 def open_list(stores: Stores, *, limit: int, offset: int = 0) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _REPORTED, _CLOSED, _REOPENED = WorklistStatus.REPORTED, WorklistStatus.CLOSED, 
 
 _NOT_LISTED = "There is no such study on the worklist: read the list again."
 _CHANGED_MEANWHILE = "Somebody else changed this item: look at it again, then repeat."
-_STUDIES_PER_STATEMENT = 10_000
+STUDIES_PER_STATEMENT = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +85,26 @@ class WorklistStore:
             connection.execute(query("lock"), {"purpose": RANKING_LOCK})
             yield
 
+    def outdated(
+        self,
+        version: int | None,
+        *,
+        later: Sequence[int] = (),
+        ranked_by: str = "",
+        list_labelled: bool = True,
+        arrivals_only: bool = False,
+    ) -> list[str]:
+        """Keys of the studies that `studies_to_rank` may find something to do for, told apart by counts."""
+        wanted = _wanted(version, later, ranked_by, list_labelled)
+        with transaction(self._engine) as connection:
+            rows = rows_of(connection, "worklist_outdated", arrivals_only=arrivals_only, **wanted)
+        return [row["study_key"] for row in rows]
+
     def studies_to_rank(
         self,
         version: int | None,
         *,
+        study_keys: Sequence[str] | None = None,
         later: Sequence[int] = (),
         ranked_by: str = "",
         list_labelled: bool = True,
@@ -97,24 +113,22 @@ class WorklistStore:
         """Studies that are not listed yet, have a new image or a body part that was not known, show other scores than
         those of `version`, or were placed by other rules than `ranked_by`.
 
-        Args: later: champions that came after `version`: what they have all outcomes of stays theirs.
+        Args: study_keys: of which studies; None: all that are outdated.
+              later: champions that came after `version`: what they have all outcomes of stays theirs.
               list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
                   are left out until they have a further image.
               arrivals_only: leave out all but what is not listed yet or has a new image.
         """
-        wanted = {
-            "version": version,
-            "later": list(later),
-            "list_labelled": list_labelled,
-            "ranked_by": ranked_by,
-        }
+        if study_keys is None:
+            study_keys = self.outdated(
+                version, later=later, ranked_by=ranked_by, list_labelled=list_labelled, arrivals_only=arrivals_only
+            )
+        wanted = _wanted(version, later, ranked_by, list_labelled)
         rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
             # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.
-            outdated = rows_of(connection, "worklist_outdated", arrivals_only=arrivals_only, **wanted)
-            keys = [row["study_key"] for row in outdated]
-            for start in range(0, len(keys), _STUDIES_PER_STATEMENT):
-                part = keys[start : start + _STUDIES_PER_STATEMENT]
+            for start in range(0, len(study_keys), STUDIES_PER_STATEMENT):
+                part = list(study_keys[start : start + STUDIES_PER_STATEMENT])
                 rows += rows_of(connection, "worklist_studies_to_rank", study_keys=part, **wanted)
         return [_study_to_rank(row) for row in sorted(rows, key=lambda row: row["first_radiograph_id"])]
 
@@ -131,8 +145,8 @@ class WorklistStore:
         A study that people reported or closed stays as it is, unless it has a new image: then it is reopened.
         """
         changed = 0
-        for start in range(0, len(items), _STUDIES_PER_STATEMENT):
-            rows = to_jsonb(items[start : start + _STUDIES_PER_STATEMENT])
+        for start in range(0, len(items), STUDIES_PER_STATEMENT):
+            rows = to_jsonb(items[start : start + STUDIES_PER_STATEMENT])
             with transaction(self._engine) as connection:
                 connection.execute(query("lock"), {"purpose": INGEST_LOCK})  # no label moves an image meanwhile
                 connection.execute(query("worklist_reopen_late"), {"rows": rows})
@@ -270,6 +284,10 @@ def _item_of(connection: Connection, study_key: str) -> dict[str, Any]:
         raise UnknownItem(_NOT_LISTED)
     images = rows_of(connection, "worklist_images", study_key=study_key)
     return {**rows[0], "images": images, "events": rows_of(connection, "worklist_events", study_key=study_key)}
+
+
+def _wanted(version: int | None, later: Sequence[int], ranked_by: str, list_labelled: bool) -> dict[str, Any]:
+    return {"version": version, "later": list(later), "ranked_by": ranked_by, "list_labelled": list_labelled}
 
 
 def _study_to_rank(row: dict[str, Any]) -> StudyToRank:

@@ -14,8 +14,11 @@ SELECT study_key
 FROM fracture.worklist
 WHERE NOT :arrivals_only AND status NOT IN ('reported', 'closed')
   -- Outcomes are append-only: with the same version only what had none can have become another. What a later champion
-  -- has scored does not become an earlier one's.
+  -- has scored does not become an earlier one's. A version that has no outcome yet for the image that is shown has not
+  -- come to the study: while it scores an archive anew, most of the list is passed over here.
   AND (version IS DISTINCT FROM CAST(:version AS integer) AND (version = ANY(CAST(:later AS integer[]))) IS NOT TRUE
+       AND EXISTS (SELECT FROM fracture.prediction p
+                   WHERE p.version = :version AND p.radiograph_id = worklist.radiograph_id)
        OR images_unscored > 0 AND version IS NOT NULL OR ranked_by <> :ranked_by)
 UNION
 -- A label told the body part of an image later, or another one than it had told.

@@ -62,6 +62,16 @@ def test_without_a_champion_studies_are_listed_as_unavailable_at_their_ordered_p
     assert (item["priority"], item["ai"], item["score"]) == ("URGENT", "AI unavailable", None)
 
 
+def test_a_long_list_is_ranked_part_by_part(fresh_stores, settings, monkeypatch):
+    monkeypatch.setattr(worklist, "STUDIES_PER_STATEMENT", 2)
+    studies = [drawn() for _ in range(5)]
+    for study in studies:
+        receive(fresh_stores, study)
+    assert worklist.rank_worklist(fresh_stores, settings) == {"ranked": 5, "unavailable": 5}
+    listed = {row["study_key"] for row in worklist.open_list(fresh_stores, limit=10)["items"]}
+    assert listed == {study.study_key for study in studies}
+
+
 def test_ranking_twice_changes_nothing_the_second_time(stores, settings):
     study = drawn(scores=(0.2, 0.9))
     put_on_list(stores, settings, study)
@@ -190,9 +200,9 @@ def test_a_ranking_that_read_before_the_scores_came_does_not_take_them_off_the_l
     read, may_go_on = threading.Event(), threading.Event()
     studies_to_rank = stores.worklist.studies_to_rank
 
-    def slowly(*given, arrivals_only, **options):
-        found = studies_to_rank(*given, arrivals_only=arrivals_only, **options)
-        if arrivals_only:
+    def slowly(*given, **options):
+        found = studies_to_rank(*given, **options)
+        if not read.is_set():
             read.set()
             assert may_go_on.wait(60)
         return found

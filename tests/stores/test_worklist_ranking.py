@@ -15,6 +15,7 @@ from tests.stores.stored_rows import (
     arrival,
     claim,
     events,
+    freeze,
     list_studies,
     ranked,
     receive,
@@ -75,6 +76,18 @@ def test_another_champion_ranks_open_studies_anew_and_leaves_what_was_read(store
     late = next(one for one in stale if one.study_key == "open")
     assert stores.worklist.save_items([replace(late, study_key="read", radiograph_id=read)]) == 0
     assert stores.worklist.item_of("read")["version"] is None
+
+
+def test_studies_that_a_new_champion_has_not_come_to_are_passed_over(stores, version):
+    early, late = receive(stores, arrival("a", study_key="early"), arrival("b", study_key="late"))
+    stores.predictions.save(version, [scored(early, 0.9), scored(late, 0.9)])
+    list_studies(stores, version)
+    new = register(stores, freeze(stores)).version
+    assert not {"early", "late"} & set(stores.worklist.outdated(new))
+    stores.predictions.save(new, [scored(late, 0.1)])
+    assert {"early", "late"} & set(stores.worklist.outdated(new)) == {"late"}
+    list_studies(stores, new)
+    assert [stores.worklist.item_of(key)["version"] for key in ("early", "late")] == [version, new]
 
 
 def test_a_late_image_ranks_its_study_anew_and_reopens_one_that_was_reported(stores):
