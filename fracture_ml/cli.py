@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fracture_ml.core.errors import FractureError, NotReconciled
+from fracture_ml.core.errors import FractureError
 from fracture_ml.steps.presets import PRESETS
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -180,16 +180,20 @@ def score(
             score_batch(stores, settings, **batch)
     except Exception as fault:  # what could not be scored must be on the list all the same
         failure = fault
-    ranked = rank_worklist(stores, settings, version=plan["version"])
-    watch(stores, at=datetime.now(UTC))
     try:
-        _print({"outcomes": scoring_run.reconcile(stores, **plan), "worklist": ranked})
-    except NotReconciled as missing:
+        ranked = rank_worklist(stores, settings, version=plan["version"])
+        watch(stores, at=datetime.now(UTC))
+        outcomes = scoring_run.reconcile(stores, **plan)
+    except Exception as fault:
         if failure is None:
             raise
-        log.error("%s", missing)
+        log.error("%s", fault)
     if failure is not None:
         raise failure
+    _print({"outcomes": outcomes, "worklist": ranked})
+    if outcomes["missing"]:
+        console.print("Another version became the champion meanwhile: run this again, and it scores by that one.")
+        raise typer.Exit(1)
 
 
 @app.command()

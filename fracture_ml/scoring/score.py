@@ -31,6 +31,7 @@ Item = tuple[StoredRadiograph, Callable[[], bytes]]
 
 BATCH_SIZE = {"cpu": 16, "cuda": 128}  # by device
 _BATCHES_STAGED = 2  # fetched and decoded before the network asks for them
+_MOST_WITHOUT_MEMORY = 3  # images of one scorer: with more of them it is the machine's fault
 _FETCHING_THREADS = 4  # beyond one per core: they wait for the bucket most of the time
 
 
@@ -84,6 +85,7 @@ class Scorer:
         self.batch_size = batch_size or BATCH_SIZE[device.type]
         self._heat_maps = heat_maps
         self._colours_checked = colours_checked
+        self._without_memory = 0
         self._threads_before = torch.get_num_threads()
         cores = threads or self._threads_before
         in_network = cores if device.type == "cpu" else 1
@@ -143,6 +145,9 @@ class Scorer:
             raise
         except MemoryError:
             log.error("this machine has no memory left for an image of %d bytes", len(data))
+            self._without_memory += 1
+            if self._without_memory > _MOST_WITHOUT_MEMORY:
+                raise OutOfMemory("The machine has no memory left to decode images: use fewer threads.") from None
             return NoMemoryLeft(
                 "The machine had no memory left for it: try it again with fewer threads, or on a larger machine."
             )

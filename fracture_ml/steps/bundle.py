@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from fracture_ml.core.errors import BundleMismatch, ObjectNotFound, StorageUnavailable
 from fracture_ml.core.records import ModelVersion
+from fracture_ml.evaluation.calibration import Calibration
 from fracture_ml.model.bundle import Bundle
 from fracture_ml.steps.champion import bundle_is_whole, raise_bundle_alert, settle_unread_alert
 from fracture_ml.stores import Stores
@@ -32,5 +33,9 @@ def try_again(stores: Stores, version: int) -> None:
 def _read_bundle(stores: Stores, registered: ModelVersion) -> Bundle:
     data = stores.bucket.read(registered.bundle_key)
     bundle = Bundle.from_bytes(data, expected_sha256=registered.bundle_sha256)
+    try:
+        Calibration.from_json(bundle.calibration)
+    except (KeyError, TypeError, ValueError):
+        raise BundleMismatch("This code does not know the bundle's calibration: use the code that wrote it.") from None
     settle_unread_alert(stores, registered)
     return bundle

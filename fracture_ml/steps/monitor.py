@@ -18,7 +18,7 @@ from fracture_ml.stores import Stores
 log = logging.getLogger(__name__)
 
 STUCK_AFTER = timedelta(hours=12)
-_TOLD_FOR = timedelta(days=14)  # of what could not be used or scored: nobody's day off makes it go
+_TOLD_FOR = timedelta(days=14)  # of what could not be used: nobody's day off makes it go
 MIN_FINAL_READS = 30
 LIVE_DAYS = 90  # of final reads that count
 _STUCK_WORDS = {
@@ -62,14 +62,14 @@ def write_report(stores: Stores, settings: Settings, *, at: datetime) -> dict[st
 
 def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
     """Raise or settle the alerts of what is so at this hour: overdue studies, work that stands still, no champion,
-    objects that could not be used of late (a radiograph among them is on no list), radiographs without a score.
+    objects that could not be used of late (a radiograph among them is on no list), images that could not be scored.
 
     Returns: {"overdue": open studies past their due time, "stuck": {what: how many}}.
     """
     overdue, stuck = stores.monitoring.overdue(), stores.monitoring.stuck(before=at - STUCK_AFTER)
     quarantined = stores.monitoring.quarantined(since=at - _TOLD_FOR)
     champion = stores.registry.find_champion()
-    unscored = {} if champion is None else stores.monitoring.unscored(champion.version, since=at - _TOLD_FOR)
+    unscored = {} if champion is None else stores.monitoring.unscored(champion.version)
     hours = f"{STUCK_AFTER.total_seconds() / 3600:.0f} hours"
     wrong = {
         ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
@@ -78,7 +78,7 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
         and f"Of the objects of the last {_TOLD_FOR.days} days {quarantined} could not be used, and are on "
         "no list: look at fracture.quarantine.",
         ("unscored", "champion"): unscored
-        and f"In the last {_TOLD_FOR.days} days {sum(unscored.values())} radiographs could not be scored "
+        and f"{sum(unscored.values())} images of open studies could not be scored "
         f"({', '.join(f'{code}: {count}' for code, count in unscored.items())}): fracture.prediction has each one's "
         "reason. Once that is mended, `fracture score --retry <code>` scores them.",
         ("no_champion", "registry"): champion is None and "No model is promoted: every study is 'AI unavailable'.",

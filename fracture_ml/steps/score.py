@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -66,13 +66,19 @@ def score_batch(
     """
     done = Counter(due=0, scored=0, rejected=0)
     due_blocks = partial(patiently, stores.predictions.due_blocks, version)
+    due_siblings = partial(patiently, stores.predictions.due_siblings, version)
 
-    def find_blocks() -> list[int]:
-        own = due_blocks(first=first, last=last)
-        if through is None:
-            return own
-        arrived = due_blocks(first=through + 1, last=patiently(stores.radiographs.newest_id))
-        return list(dict.fromkeys(arrived + own))
+    def find_blocks() -> dict[int, list[int] | None]:
+        """block -> which of its radiographs; None: all that are due. In the order in which they are to be done."""
+        ranges = [{"first": first, "last": last}]
+        if through is not None:
+            ranges.insert(0, {"first": through + 1, "last": patiently(stores.radiographs.newest_id)})
+        blocks: dict[int, list[int] | None] = {}
+        for part in ranges:
+            if own := due_blocks(**part):
+                blocks |= dict.fromkeys(own)
+                blocks |= {block: ids for block, ids in due_siblings(**part).items() if block not in blocks}
+        return blocks
 
     superseded = partial(is_void, stores, version=version, champion=champion)
     blocks = find_blocks()
@@ -92,7 +98,7 @@ def score_batch(
             if not found["due"]:
                 log.info("version %d: other workers hold what is left, %d blocks", version, len(blocks))
                 break
-            blocks = [] if patiently(superseded) else find_blocks()  # also those whose worker died meanwhile
+            blocks = {} if patiently(superseded) else find_blocks()  # also those whose worker died meanwhile
     return {name: done[name] for name in ("due", "scored", "rejected")}
 
 
@@ -109,17 +115,21 @@ class _Worker:
         # cannot begin with is left to others.
         self._turn = threading.Lock()
 
-    def score(self, blocks: Iterable[int], *, unless: Callable[[], bool]) -> Counter:
-        """Every block that nobody else holds; `unless` is asked before each. Returns: counts: due, scored, rejected."""
+    def score(self, blocks: Mapping[int, Sequence[int] | None], *, unless: Callable[[], bool]) -> Counter:
+        """Every block that nobody else holds, or these radiographs of it; `unless` is asked before each.
+
+        Returns: counts: due, scored, rejected.
+        """
         done: Counter = Counter()
         with ThreadPoolExecutor(_CLAIMS, thread_name_prefix="claim") as claiming:
-            for found in claiming.map(partial(patiently, self._score_block, unless=unless), blocks):
+            score_block = partial(patiently, self._score_block, unless=unless)
+            for found in claiming.map(score_block, blocks.keys(), blocks.values()):
                 done += found
                 if found:
                     log.info("version %d: %d have an outcome, of this round", self._version, done["due"])
         return done
 
-    def _score_block(self, block: int, *, unless: Callable[[], bool]) -> Counter:
+    def _score_block(self, block: int, only: Sequence[int] | None, *, unless: Callable[[], bool]) -> Counter:
         """One transaction: claim, score, write the pictures, then the rows that name them."""
         batches: list[Batch] = []
         with ExitStack() as claimed:
@@ -128,7 +138,7 @@ class _Worker:
                 if unless():
                     return Counter()
                 claim = claimed.enter_context(self._stores.predictions.claim(self._version, block))
-                if claim is None or not (due := claim.due()):
+                if claim is None or not (due := claim.due(only)):
                     return Counter()
                 self._feed(due, batches)
             self._remove_leftovers(block, claim)
@@ -160,8 +170,8 @@ class _Worker:
         try:
             claim.save(rows)
         except Exception:  # the claim is lost, say: where another did the block meanwhile, nobody looks here again
-            with suppress(StorageUnavailable):
-                for key in {*heat_map_keys.values(), *overlay_keys.values()}:
+            for key in {*heat_map_keys.values(), *overlay_keys.values()}:
+                with suppress(StorageUnavailable):
                     self._stores.bucket.delete(key)
             raise
         return rows

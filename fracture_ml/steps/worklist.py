@@ -57,7 +57,8 @@ def rank_worklist(
     Args:    version: whose scores count: those of the run that scored, also when the champion changed meanwhile, so
              that no score disappears before the new champion's is there. None, or a version that was rolled back: the
              champion's. A listed study keeps the version that it shows until this one has an outcome for each of its
-             images, and keeps that of a later champion, unless that has none for an image and this one has all.
+             images, and keeps that of a later champion, unless that has none for an image and this one has all. And it
+             keeps the one that places it higher, unless that was rolled back, where this one lacks a score.
              arrivals_only: look at new studies and new images alone: they must not wait for the scoring to be listed.
     Returns: counts: ranked, and of them by AI priority; kept_off, where there are any.
     """
@@ -77,11 +78,12 @@ def rank_worklist(
             "ranked_by": rules.id,
             "list_labelled": settings.list_labelled,
         }
+        standing = [champion.version for champion in stores.registry.line_of_champions()]
         counts: Counter[str] = Counter(ranked=0)
         outdated = stores.worklist.outdated(version, arrivals_only=arrivals_only, **wanted)
         for start in range(0, len(outdated), STUDIES_PER_STATEMENT):  # the memory for so many, however long the list
             part = outdated[start : start + STUDIES_PER_STATEMENT]
-            found = stores.worklist.studies_to_rank(version, study_keys=part, **wanted)
+            found = stores.worklist.studies_to_rank(version, study_keys=part, standing=standing, **wanted)
             kept_off = [study for study in found if study.labelled]
             ranked = [rank_study(study, rules=rules) for study in found if not study.labelled]
             stores.worklist.save_items(ranked)

@@ -69,10 +69,11 @@ class MonitoringStore:
         with transaction(self._engine) as connection:
             return rows_of(connection, "monitoring_quarantined", since=since)[0]["quarantined"]
 
-    def unscored(self, version: int, *, since: datetime) -> dict[str, int]:
-        """code -> how many radiographs have this reason in place of a score of the version, since then."""
+    def unscored(self, champion: int) -> dict[str, int]:
+        """code -> how many images of open studies have this reason in place of a score, of the champion or of the
+        version that the study shows."""
         with transaction(self._engine) as connection:
-            rows = rows_of(connection, "monitoring_unscored", version=version, since=since)
+            rows = rows_of(connection, "monitoring_unscored", champion=champion)
         return {row["code"]: row["radiographs"] for row in rows}
 
     def note_done(self, step: str) -> None:

@@ -37,11 +37,12 @@ class Claim:
         self._version = version
         self._first = block * BLOCK_SIZE
 
-    def due(self) -> list[StoredRadiograph]:
-        """The block's radiographs without an outcome, oldest first."""
+    def due(self, only: Sequence[int] | None = None) -> list[StoredRadiograph]:
+        """The block's radiographs without an outcome, oldest first. only: these ids; None: all."""
         part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
         rows = rows_of(self._connection, "prediction_due", **part)
-        return [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+        due = [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
+        return due if only is None else [radiograph for radiograph in due if radiograph.radiograph_id in only]
 
     def pictures(self) -> set[str]:
         """Keys of the objects with the block's pictures, of those of its radiographs that have an outcome."""
@@ -75,15 +76,21 @@ class PredictionStore:
         return [(row["first"], row["last"]) for row in rows]
 
     def due_blocks(self, version: int, *, first: int, last: int) -> list[int]:
-        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first; then
-        those that hold what else is due of the same studies, which are listed with all of their images or not at all.
-        """
-        part = {"version": version, "block_size": BLOCK_SIZE, "first": first, "last": last}
+        """Blocks (id // BLOCK_SIZE) with a radiograph from id `first` to `last` that has no outcome, newest first."""
+        return [row["block"] for row in self._due("prediction_due_blocks", version, first, last, block_size=BLOCK_SIZE)]
+
+    def due_siblings(self, version: int, *, first: int, last: int) -> dict[int, list[int]]:
+        """block -> those of its radiographs that have no outcome, of studies of which another image is due from `first`
+        to `last`. They lie outside of that range: a late view's older images, while a version scores an archive."""
+        siblings: dict[int, list[int]] = {}
+        for row in self._due("prediction_siblings", version, first, last):
+            siblings.setdefault(row["radiograph_id"] // BLOCK_SIZE, []).append(row["radiograph_id"])
+        return siblings
+
+    def _due(self, name: str, version: int, first: int, last: int, **parameters: int) -> list[dict[str, Any]]:
         with transaction(self._engine) as connection:
-            part |= rows_of(connection, "scoring_progress_of", version=version)[0]
-            own = rows_of(connection, "prediction_due_blocks", **part)
-            siblings = rows_of(connection, "prediction_sibling_blocks", **part) if own else []
-        return list(dict.fromkeys(row["block"] for row in [*own, *siblings]))
+            progress = rows_of(connection, "scoring_progress_of", version=version)[0]
+            return rows_of(connection, name, version=version, first=first, last=last, **progress, **parameters)
 
     @contextmanager
     def claim(self, version: int, block: int) -> Iterator[Claim | None]:
@@ -121,7 +128,8 @@ class PredictionStore:
     def retry(self, version: int, code: str) -> int:
         """Take back the version's outcomes that are a reason with this code, so that the radiographs are due again.
 
-        What was taken back, and when, stays in fracture.retried_prediction. Returns: how many.
+        Studies that people have reported or closed are left as they were read. What was taken back, and when, stays in
+        fracture.retried_prediction. Returns: how many.
         """
         with transaction(self._engine) as connection:
             connection.execute(query("lock"), {"purpose": _MARK})

@@ -106,6 +106,7 @@ class WorklistStore:
         *,
         study_keys: Sequence[str] | None = None,
         later: Sequence[int] = (),
+        standing: Sequence[int] = (),
         ranked_by: str = "",
         list_labelled: bool = True,
         arrivals_only: bool = False,
@@ -115,6 +116,8 @@ class WorklistStore:
 
         Args: study_keys: of which studies; None: all that are outdated.
               later: champions that came after `version`: what they have all outcomes of stays theirs.
+              standing: champions that were not rolled back: what one of them places higher stays its own where
+                  `version` has a reason in place of a score.
               list_labelled: False: `labelled` says which of them were read elsewhere; those that were kept off the list
                   are left out until they have a further image.
               arrivals_only: leave out all but what is not listed yet or has a new image.
@@ -123,7 +126,7 @@ class WorklistStore:
             study_keys = self.outdated(
                 version, later=later, ranked_by=ranked_by, list_labelled=list_labelled, arrivals_only=arrivals_only
             )
-        wanted = _wanted(version, later, ranked_by, list_labelled)
+        wanted = _wanted(version, later, ranked_by, list_labelled) | {"standing": list(standing)}
         rows: list[dict[str, Any]] = []
         with transaction(self._engine) as connection:
             # The keys are passed as values: as a subquery Postgres does not see how few they are, and reads all images.

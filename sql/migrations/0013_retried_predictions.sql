@@ -14,7 +14,8 @@ CREATE TRIGGER retried_prediction_append_only BEFORE UPDATE OR DELETE ON fractur
 -- As before; a prediction leaves also with the note of the transaction that took it back.
 CREATE OR REPLACE FUNCTION fracture.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'DELETE' AND TG_TABLE_NAME IN ('label', 'prediction', 'worklist_event', 'retried_object')
+    IF TG_OP = 'DELETE' AND TG_TABLE_NAME IN ('label', 'prediction', 'worklist_event', 'retried_object',
+                                                  'retried_prediction')
        AND EXISTS (SELECT FROM fracture.erasure
                    WHERE transaction_id = pg_current_xact_id() AND erased_at = now()) THEN
         RETURN NULL;
@@ -27,18 +28,22 @@ BEGIN
     RAISE EXCEPTION 'fracture.% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
 
--- A score is never taken back: it leaves with an erasure alone.
-CREATE FUNCTION fracture.refuse_to_take_back_a_score() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A score is never taken back, and a reason only with its own note: else a prediction leaves with an erasure alone.
+CREATE FUNCTION fracture.refuse_to_take_back() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF OLD.probability IS NOT NULL
-       AND NOT EXISTS (SELECT FROM fracture.erasure
-                       WHERE transaction_id = pg_current_xact_id() AND erased_at = now()) THEN
-        RAISE EXCEPTION 'a score is never taken back' USING ERRCODE = 'insufficient_privilege';
+    IF NOT EXISTS (SELECT FROM fracture.erasure
+                   WHERE transaction_id = pg_current_xact_id() AND erased_at = now())
+       AND (OLD.probability IS NOT NULL
+            OR NOT EXISTS (SELECT FROM fracture.retried_prediction
+                           WHERE transaction_id = pg_current_xact_id() AND retried_at = now()
+                             AND version = OLD.version AND radiograph_id = OLD.radiograph_id)) THEN
+        RAISE EXCEPTION 'fracture.prediction is append-only' USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN OLD;
 END $$;
 CREATE TRIGGER prediction_score_stays BEFORE DELETE ON fracture.prediction
-    FOR EACH ROW EXECUTE FUNCTION fracture.refuse_to_take_back_a_score();
+    FOR EACH ROW EXECUTE FUNCTION fracture.refuse_to_take_back();
 
--- Rejections are rare, and asked for every hour.
-CREATE INDEX prediction_unscored ON fracture.prediction (version, scored_at) WHERE reason IS NOT NULL;
+-- Reasons are rare, and asked for every hour.
+CREATE INDEX prediction_unscored ON fracture.prediction (radiograph_id, version) WHERE reason IS NOT NULL;
+CREATE INDEX retried_prediction_radiograph ON fracture.retried_prediction (radiograph_id);

@@ -16,6 +16,8 @@ WITH image AS (
     DELETE FROM fracture.unlisted_study WHERE study_key IN (SELECT study_key FROM study)
 ), gone_items AS (
     DELETE FROM fracture.worklist WHERE study_key IN (SELECT study_key FROM study)
+), gone_retried_predictions AS (
+    DELETE FROM fracture.retried_prediction WHERE radiograph_id IN (SELECT radiograph_id FROM image)
 ), gone_predictions AS (
     DELETE FROM fracture.prediction WHERE radiograph_id IN (SELECT radiograph_id FROM image)
 ), gone_scores AS (

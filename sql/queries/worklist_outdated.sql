@@ -13,7 +13,7 @@ UNION
 SELECT study_key
 FROM fracture.worklist
 WHERE NOT :arrivals_only AND status NOT IN ('reported', 'closed')
-  -- Outcomes are append-only: with the same version only what had none can have become another. What a later champion
+  -- A score stays as it is: with the same version only what had none can have become another. What a later champion
   -- has scored does not become an earlier one's. A version that has no outcome yet for the image that is shown has not
   -- come to the study: while it scores an archive anew, most of the list is passed over here.
   AND (version IS DISTINCT FROM CAST(:version AS integer) AND (version = ANY(CAST(:later AS integer[]))) IS NOT TRUE

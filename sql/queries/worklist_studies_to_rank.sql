@@ -2,32 +2,38 @@
 -- part became known, or other rules hold. A study that people reported or closed is outdated by a new image alone.
 -- A listed study keeps the version that it shows until the asked one has an outcome for each of its images: a run that
 -- failed, or has not come so far, must not take an urgent study for one without a score. It keeps a later champion's,
--- too, unless that has no outcome for one of its images: a new image must not be hidden behind it.
+-- unless that has no outcome for an image, which must not be hidden behind it. And while it was not rolled back it keeps
+-- the one that places it higher, where the other has no score for an image: a fault of a bucket makes nothing less urgent.
 -- parameters: study_keys text[], version int (NULL: no champion), list_labelled boolean (false: `labelled` is looked up),
---             ranked_by text (the rules that place studies now), later int[] (champions that came after the version)
+--             ranked_by text (the rules that place studies now), later int[] (champions that came after the version),
+--             standing int[] (champions that were not rolled back)
 -- returns: study_key text, version int (whose scores these are), ordered_priority text, body_parts text[] (sorted, without
 --          unknown), arrived_at timestamptz, images bigint, first_radiograph_id bigint,
 --          scores jsonb ([radiograph_id, calibrated, operating_point], ...), unscored bigint,
 --          labelled boolean (not listed yet, and every image has a standing label that says positive or negative)
-WITH asked AS (
-    SELECT r.study_key, count(*) FILTER (WHERE p.radiograph_id IS NULL) AS awaited
+WITH by_version AS (
+    SELECT r.study_key, w.study_key IS NOT NULL AS listed, w.status, w.images, w.images_unscored, w.body_parts,
+           w.ranked_by, w.version AS shown_version,
+           bool_or(asked.radiograph_id IS NULL) AS asked_awaited,
+           bool_or(shown.radiograph_id IS NULL) AS shown_awaited,
+           bool_or(asked.calibrated IS NULL AND shown.calibrated IS NOT NULL) AS asked_lacks_a_score,
+           max(array_position(ARRAY['below', 'suspicious', 'urgent'], asked.operating_point)) AS asked_place,
+           max(array_position(ARRAY['below', 'suspicious', 'urgent'], shown.operating_point)) AS shown_place
     FROM fracture.radiograph r
-    LEFT JOIN fracture.prediction p ON p.radiograph_id = r.radiograph_id AND p.version = :version
-    WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
-    GROUP BY r.study_key
-), by_version AS (
-    SELECT a.study_key, w.study_key IS NOT NULL AS listed, w.status, w.images,
-           w.images_unscored, w.body_parts, w.ranked_by, w.version AS shown_version,
-           CASE WHEN w.study_key IS NOT NULL AND a.awaited > 0 THEN w.version
-                WHEN w.version = ANY(CAST(:later AS integer[])) AND NOT EXISTS (
-                         SELECT FROM fracture.radiograph r
-                         WHERE r.study_key = a.study_key
-                           AND NOT EXISTS (SELECT FROM fracture.prediction p
-                                           WHERE p.radiograph_id = r.radiograph_id AND p.version = w.version))
-                     THEN w.version
-                ELSE CAST(:version AS integer) END AS version
-    FROM asked a
     LEFT JOIN fracture.worklist w USING (study_key)
+    LEFT JOIN fracture.prediction asked ON asked.radiograph_id = r.radiograph_id AND asked.version = :version
+    LEFT JOIN fracture.prediction shown ON shown.radiograph_id = r.radiograph_id AND shown.version = w.version
+    WHERE r.study_key = ANY(CAST(:study_keys AS text[]))
+    GROUP BY r.study_key, w.study_key
+), by_version_to_show AS (
+    SELECT study_key, listed, status, images, images_unscored, body_parts, ranked_by, shown_version,
+           CASE WHEN listed AND asked_awaited THEN shown_version
+                WHEN shown_version = ANY(CAST(:later AS integer[])) AND NOT shown_awaited THEN shown_version
+                WHEN shown_version = ANY(CAST(:standing AS integer[]))
+                     AND (asked_lacks_a_score OR shown_version = ANY(CAST(:later AS integer[])))
+                     AND coalesce(shown_place, 0) > coalesce(asked_place, 0) THEN shown_version
+                ELSE CAST(:version AS integer) END AS version
+    FROM by_version
 )
 SELECT s.study_key, w.version,
        (ARRAY['STAT', 'URGENT', 'ROUTINE'])[s.rung] AS ordered_priority,
@@ -39,7 +45,7 @@ SELECT s.study_key, w.version,
                   FROM fracture.radiograph r
                   WHERE r.study_key = s.study_key)
        END AS labelled
-FROM by_version w
+FROM by_version_to_show w
 JOIN LATERAL (
     SELECT r.study_key,
            min(array_position(ARRAY['STAT', 'URGENT', 'ROUTINE'], r.ordered_priority)) AS rung,

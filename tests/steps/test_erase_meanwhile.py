@@ -8,16 +8,13 @@ from functools import partial
 
 import pytest
 
-from fracture_ml.core.errors import (
-    StorageUnavailable,
-    UnknownItem,
-)
+from fracture_ml.core.errors import StorageUnavailable, UnknownItem
 from fracture_ml.steps.erase import erase
 from fracture_ml.steps.ingest import ingest_inbox
 from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import query, transaction
 from fracture_ml.stores.predictions import PredictionRow
-from tests.steps.drawn_backlog import drawn_png
+from tests.steps.drawn_backlog import drawn_png, promote_drawn
 from tests.steps.small_hospital import WHO, all_rows, radiograph_of, sql, study_of
 from tests.stores.stored_rows import register
 
@@ -112,3 +109,34 @@ def test_a_copy_that_comes_during_an_erasure_does_not_slip_in_behind_it(stores, 
     assert not ingests[0].is_alive()
     refused = sql(stores, "SELECT object_key FROM fracture.quarantine WHERE code = 'erased'")
     assert refused == [("inbox/copy.png",)]
+
+
+def test_what_was_noted_of_a_retried_reason_goes_too(stores, settings, bucket, hospital):
+    radiograph = radiograph_of(stores, "Doe/later.png")
+    later = promote_drawn(stores, seed=1).version
+    reason = PredictionRow(radiograph_id=radiograph.radiograph_id, reason="not_readable: x")
+    stores.predictions.save(later, [reason])
+    assert stores.predictions.retry(later, "not_readable") == 1
+    erase(stores, settings, **WHO, study=study_of(stores, "Doe/later.png"))
+    assert [table for table, _ in all_rows(stores) if table == "retried_prediction"] == []
+
+
+def test_a_retry_that_waits_for_an_erasure_notes_nobody_who_is_gone(stores, settings, bucket, hospital):
+    radiograph = radiograph_of(stores, "Doe/later.png")
+    later = promote_drawn(stores, seed=1).version
+    stores.predictions.save(later, [PredictionRow(radiograph_id=radiograph.radiograph_id, reason="not_readable: x")])
+    retried: list[int] = []
+
+    class Slow(Bucket):
+        def delete(self, key: str) -> None:
+            if not waiting.is_alive() and not retried:
+                waiting.start()
+                time.sleep(1)
+            super().delete(key)
+
+    waiting = threading.Thread(target=lambda: retried.append(stores.predictions.retry(later, "not_readable")))
+    slow = replace(stores, bucket=Slow(bucket._client, bucket.name))
+    erase(slow, settings, **WHO, study=study_of(stores, "Doe/later.png"))
+    waiting.join(20)
+    assert retried == [0]
+    assert [table for table, _ in all_rows(stores) if table == "retried_prediction"] == []
