@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,11 @@ from fracture_ml.steps import champion, scoring_run
 from fracture_ml.steps.bundle import open_bundle
 from fracture_ml.steps.pictures import read_picture
 from fracture_ml.steps.predict import predict_files
-from fracture_ml.steps.score import _row_of, _Worker, score_batch
+from fracture_ml.steps.score import _row_of, score_batch
 from fracture_ml.steps.settings import Settings
 from fracture_ml.steps.worklist import rank_worklist
 from fracture_ml.stores import Stores, open_stores
+from fracture_ml.stores.bucket import Bucket
 from fracture_ml.stores.database import connect, migrate, transaction
 from fracture_ml.stores.predictions import BLOCK_SIZE, PredictionRow
 from tests.running import (
@@ -516,8 +517,7 @@ def test_a_worker_whose_claim_was_lost_writes_no_picture_and_no_row(place, monke
         found = outcomes(batch)
         if not told:
             told.append(len(found))
-            with transaction(connect(place.environment["FRACTURE_DATABASE_URL"])) as connection:
-                connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+            lose_claims(place)
         return found
 
     monkeypatch.setattr(Batch, "outcomes", lost)
@@ -527,36 +527,47 @@ def test_a_worker_whose_claim_was_lost_writes_no_picture_and_no_row(place, monke
     assert told == [4] and place.rows() == {} and place.pictures() == (set(), set())
 
 
-def test_a_worker_that_loses_its_claim_while_it_writes_leaves_the_next_ones_pictures(place, monkeypatch):
+def lose_claims(place: Place) -> None:
+    with transaction(connect(place.environment["FRACTURE_DATABASE_URL"])) as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
+
+
+@pytest.mark.parametrize("arriving", [0, 1])
+@pytest.mark.parametrize("hangs_in", ["write", "list"])
+def test_a_worker_that_loses_its_claim_while_it_hangs_leaves_the_next_ones_pictures(
+    place, monkeypatch, hangs_in, arriving
+):
     """It hangs for so long that Postgres lets go of its claim, and another one does the block meanwhile."""
     ids = receive_drawn(place.stores, 4)
     version = promote_drawn(place.stores, flagged_from=0.0).version
-    write, told = _Worker._write, []
+    hung: list[str] = []
 
-    def hanging(worker: _Worker, *arguments):
-        if not told:
-            told.append(True)
-            with transaction(connect(place.environment["FRACTURE_DATABASE_URL"])) as connection:
-                connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
-            score_batch(place.stores, place.settings, version=version, first=1, last=(*ids, *later)[-1])
-        return write(worker, *arguments)
+    class Hanging(Bucket):
+        def hang(self) -> None:
+            if not hung:
+                hung.append(hangs_in)
+                lose_claims(place)
+                ids.extend(receive_drawn(place.stores, arriving) if arriving else [])
+                score_batch(place.stores, place.settings, version=version, first=1, last=ids[-1])
 
-    later: list[int] = []
-    outcomes = Batch.outcomes
+        def list(self, prefix: str):
+            if hangs_in == "list":
+                self.hang()
+            return super().list(prefix)
 
-    def and_one_arrives(batch: Batch):
-        if not later:
-            later.extend(receive_drawn(place.stores, 1))
-        return outcomes(batch)
+        def write(self, key: str, data: bytes, media_type: str = "application/octet-stream") -> None:
+            if hangs_in == "write":
+                self.hang()
+            super().write(key, data, media_type)
 
-    monkeypatch.setattr(Batch, "outcomes", and_one_arrives)
-    monkeypatch.setattr(_Worker, "_write", hanging)
+    bucket = place.stores.bucket
+    hanging = replace(place.stores, bucket=Hanging(bucket._client, bucket.name))
     monkeypatch.setattr("fracture_ml.steps.patience._GIVE_UP_AFTER_S", 0.0)
     with pytest.raises(DatabaseUnavailable):
-        score_batch(place.stores, place.settings, version=version, first=ids[0], last=ids[-1])
-    assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in (*ids, *later)]
+        score_batch(hanging, place.settings, version=version, first=ids[0], last=ids[-1])
+    assert sorted(place.rows()) == [(version, radiograph_id) for radiograph_id in ids]
     named, stored = place.pictures()
-    assert named == stored and len(place.heat_maps()) == 5
+    assert named == stored and len(place.heat_maps()) == 4 + arriving
 
 
 def test_what_arrives_while_the_archive_is_scored_anew_goes_before_it(place):
