@@ -15,7 +15,8 @@ says why; its repetitions only count again, and the next run scores what is left
 is not what was registered, or this code cannot read it; the champion before it scores meanwhile, and its rows and the
 worklist name it. `BundleMismatch`: this run found that the file cannot be read, and the next one scores with the
 champion before; or there is none before it. Restore the file, put the code that wrote it in place, or
-`fracture roll-back`.
+`fracture roll-back`. An alert "unscored": images have a reason in place of a score; once it is mended, *Retry unscored*
+in the trigger form, with the reason's code, scores them.
 
 **The list:** `SELECT * FROM fracture.worklist_open`.
 """
