@@ -263,7 +263,7 @@ def test_a_superseded_champion_takes_no_study_back_unless_the_later_one_is_rolle
 
 def test_an_image_that_the_later_champion_has_no_outcome_for_is_not_hidden_behind_it(fresh_stores, settings):
     stores, study = fresh_stores, drawn(scores=(0.1,))
-    first, second, _ = two_champions(stores, settings, study)
+    first, second, ids = two_champions(stores, settings, study)
     (late,) = receive(stores, replace(study, scores=(0.1, 0.95)), first=1)
     worklist.rank_worklist(stores, settings, arrivals_only=True)
     worklist.rank_worklist(stores, settings, version=first)
@@ -273,9 +273,14 @@ def test_an_image_that_the_later_champion_has_no_outcome_for_is_not_hidden_behin
         worklist.rank_worklist(stores, settings, version=version)
         assert shown(stores, study) == (first, 0.95)
     predict(stores, second, [late], (None,))
+    for version in (None, first):
+        worklist.rank_worklist(stores, settings, version=version)
+        assert shown(stores, study) == (first, 0.95)  # a reason makes it no less urgent
+    third = promote_champion(stores)
+    predict(stores, third, ids, (0.1,))
+    predict(stores, third, [late], (0.1,))
     worklist.rank_worklist(stores, settings)
-    worklist.rank_worklist(stores, settings, version=first)
-    assert shown(stores, study) == (second, 0.5)  # a reason is an outcome
+    assert shown(stores, study) == (third, 0.1)
 
 
 def test_the_list_is_ordered_by_urgency_and_says_the_same_as_each_item(stores, settings):
