@@ -78,9 +78,9 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
         and f"Of the objects of the last {_TOLD_FOR.days} days {quarantined} could not be used, and are on "
         "no list: look at fracture.quarantine.",
         ("unscored", "champion"): unscored
-        and f"{sum(unscored.values())} images of open studies could not be scored "
-        f"({', '.join(f'{code}: {count}' for code, count in unscored.items())}): fracture.prediction has each one's "
-        "reason. Once that is mended, `fracture score --retry <code>` scores them.",
+        and f"Images of open studies that could not be scored: {sum(unscored.values())} "
+        f"({', '.join(f'{code}: {count}' for code, count in unscored.items())}). fracture.prediction has each one's "
+        "reason; once that is mended, `fracture score --retry <code>` scores them.",
         ("no_champion", "registry"): champion is None and "No model is promoted: every study is 'AI unavailable'.",
     }
     _raise_or_settle(stores, wrong)

@@ -119,7 +119,7 @@ def test_a_radiograph_that_is_gone_is_an_outcome_and_is_scored_once_it_is_restor
 
     score_an_hour()
     assert reasons(stores, version) == {ids[1]: "not_readable"} and unscored() == 1
-    assert len(alerts()) == 1 and "1 images" in alerts()[0] and "(not_readable: 1)" in alerts()[0]
+    assert len(alerts()) == 1 and "could not be scored: 1 (not_readable: 1)." in alerts()[0]
 
     stores.bucket.write(gone.object_key, data)
     score_an_hour()
