@@ -116,6 +116,11 @@ def test_a_scoring_run_lists_and_reconciles_whatever_fails_and_is_green_only_whe
     scored = sorted(named["first"] for name, named in told["done"] if name == "score_batch")
     assert scored == {"plan_scoring": [], "nothing is due": [], "void 6": [1]}.get(failing, [1, 6])
     assert ["plan_scoring", {"retry_unscored": "altered"}] in told["done"]
+    did = [name for name, _ in told["done"]]
+    assert (
+        did.count("rank_worklist") == len(scored) - (failing == "score_batch 6") + 1
+    )  # after each batch, and at the end
+    assert did.count("watch") == 1
     plan = {"version": 2, "champion": 3, "through": 9}
     assert ["reconcile", plan] in told["done"] or failing == "plan_scoring"
 

@@ -70,6 +70,15 @@ def test_an_object_at_which_the_bucket_fails_costs_no_neighbour_its_score(stores
     assert reasons(stores, version) == {ids[7]: "not_readable"}
 
 
+def test_old_radiographs_tell_too_that_the_fault_is_the_new_ones_own(stores, settings):
+    old = receive_drawn(stores, 2)
+    version = promote_drawn(stores).version
+    score_batch(stores, settings, version=version, first=1, last=old[-1])
+    new = receive_drawn(stores, 4)  # more than are tried of the newest
+    done = score_batch(refusing(stores, "NoSuchKey", new), settings, version=version, first=new[0], last=new[-1])
+    assert done == {"due": 4, "scored": 0, "rejected": 4}
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchKey"])
 def test_where_no_radiograph_is_handed_over_none_is_to_blame(stores, settings, code):
     """A policy that hides the radiographs and not the models; a bucket of which half was restored."""
