@@ -84,6 +84,11 @@ class NoMemoryLeft(UnusableObject):
 
     code = "out_of_memory"
 
+    def __init__(self) -> None:
+        super().__init__(
+            "The machine had no memory left for it: try it again with fewer threads, or on a larger machine."
+        )
+
 
 class TooLarge(UnusableObject):
     """More bytes or pixels than the settings admit; refused before decoding."""

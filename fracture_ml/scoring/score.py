@@ -148,9 +148,7 @@ class Scorer:
             self._without_memory += 1
             if self._without_memory > _MOST_WITHOUT_MEMORY:
                 raise OutOfMemory("The machine has no memory left to decode images: use fewer threads.") from None
-            return NoMemoryLeft(
-                "The machine had no memory left for it: try it again with fewer threads, or on a larger machine."
-            )
+            return NoMemoryLeft()
         except Exception as surprise:
             # A decoder's own bug must not hold up the other images: it is an outcome too, with its trace in the log.
             log.exception("an image of %d bytes could not be read", len(data))

@@ -317,15 +317,11 @@ def _inspect(
 
 def _refusal(received: ReceivedObject, fault: Exception) -> Refusal:
     """What is wrong with one object, as its outcome: it holds up no other. Raises what is not the object's fault."""
-    if isinstance(fault, UnusableObject):
-        return Refusal(received=received, code=fault.code, sentence=str(fault))
     if isinstance(fault, MemoryError):
         log.error("this machine has no memory left for an object of %d bytes", received.size_bytes)
-        return Refusal(
-            received=received,
-            code=NoMemoryLeft.code,
-            sentence="The machine had no memory left for it: try it again with fewer threads, or on a larger machine.",
-        )
+        fault = NoMemoryLeft()
+    if isinstance(fault, UnusableObject):
+        return Refusal(received=received, code=fault.code, sentence=str(fault))
     if isinstance(fault, FractureError) and not isinstance(fault, RowRefused):
         raise fault
     log.error("an object of %d bytes could not be read", received.size_bytes, exc_info=fault)

@@ -18,7 +18,7 @@ from fracture_ml.stores import Stores
 log = logging.getLogger(__name__)
 
 STUCK_AFTER = timedelta(hours=12)
-_TOLD_FOR = timedelta(days=14)  # of what could not be used: nobody's day off makes it go
+QUARANTINE_TOLD_FOR = timedelta(days=14)  # nobody's day off makes it go
 MIN_FINAL_READS = 30
 LIVE_DAYS = 90  # of final reads that count
 _STUCK_WORDS = {
@@ -67,7 +67,7 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
     Returns: {"overdue": open studies past their due time, "stuck": {what: how many}}.
     """
     overdue, stuck = stores.monitoring.overdue(), stores.monitoring.stuck(before=at - STUCK_AFTER)
-    quarantined = stores.monitoring.quarantined(since=at - _TOLD_FOR)
+    quarantined = stores.monitoring.quarantined(since=at - QUARANTINE_TOLD_FOR)
     champion = stores.registry.find_champion()
     unscored = {} if champion is None else stores.monitoring.unscored(champion.version)
     hours = f"{STUCK_AFTER.total_seconds() / 3600:.0f} hours"
@@ -75,7 +75,7 @@ def watch(stores: Stores, *, at: datetime) -> dict[str, Any]:
         ("overdue", "worklist"): overdue and f"{overdue} open studies are past their due time.",
         **{("stuck", name): count and f"{count} {_STUCK_WORDS[name]} for {hours}." for name, count in stuck.items()},
         ("quarantine", "inbox"): quarantined
-        and f"Of the objects of the last {_TOLD_FOR.days} days {quarantined} could not be used, and are on "
+        and f"Of the objects of the last {QUARANTINE_TOLD_FOR.days} days {quarantined} could not be used, and are on "
         "no list: look at fracture.quarantine.",
         ("unscored", "champion"): unscored
         and f"Images of open studies that could not be scored: {sum(unscored.values())} "

@@ -10,12 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from fracture_ml.core.errors import (
-    NotReadable,
-    ObjectNotFound,
-    RequestRefused,
-    StorageUnavailable,
-)
+from fracture_ml.core.errors import NotReadable, ObjectNotFound, RequestRefused, StorageUnavailable
 from fracture_ml.core.records import Outcome, Rejected, Scored, StoredRadiograph
 from fracture_ml.model.device import choose_device
 from fracture_ml.scoring.score import Batch, Scorer
@@ -160,12 +155,11 @@ class _Worker:
         # No two claims write under the same key: a worker that lost its own replaces nothing of the next one's.
         first, last = outcomes[0].radiograph_id, outcomes[-1].radiograph_id
         commit = f"{self._folder_of(block)}/{first}-{last}-{secrets.token_hex(4)}"
-        heat_maps_key, overlays_key = f"{commit}-heat_maps.zip", f"{commit}-overlays.zip"
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         heat_maps = {one.radiograph_id: one.heat_map_png for one in scored if one.heat_map_png is not None}
         overlays = {one.radiograph_id: one.overlay_png for one in scored if one.overlay_png is not None}
-        heat_map_keys = self._write(heat_maps_key, heat_maps)
-        overlay_keys = self._write(overlays_key, overlays)
+        heat_map_keys = self._write(f"{commit}-heat_maps.zip", heat_maps)
+        overlay_keys = self._write(f"{commit}-overlays.zip", overlays)
         rows = [_row_of(outcome, heat_map_keys, overlay_keys) for outcome in outcomes]
         try:
             claim.save(rows)

@@ -78,7 +78,7 @@ def rank_worklist(
             "ranked_by": rules.id,
             "list_labelled": settings.list_labelled,
         }
-        standing = [champion.version for champion in stores.registry.line_of_champions()]
+        standing = stores.registry.standing()
         counts: Counter[str] = Counter(ranked=0)
         outdated = stores.worklist.outdated(version, arrivals_only=arrivals_only, **wanted)
         for start in range(0, len(outdated), STUDIES_PER_STATEMENT):  # the memory for so many, however long the list

@@ -35,19 +35,17 @@ class Claim:
     def __init__(self, connection: Connection, version: int, block: int) -> None:
         self._connection = connection
         self._version = version
-        self._first = block * BLOCK_SIZE
+        self._part = {"version": version, "first": block * BLOCK_SIZE, "last": (block + 1) * BLOCK_SIZE - 1}
 
     def due(self, only: Sequence[int] | None = None) -> list[StoredRadiograph]:
         """The block's radiographs without an outcome, oldest first. only: these ids; None: all."""
-        part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
-        rows = rows_of(self._connection, "prediction_due", **part)
+        rows = rows_of(self._connection, "prediction_due", **self._part)
         due = [StoredRadiograph(**{**row, "media_type": MediaType(row["media_type"])}) for row in rows]
         return due if only is None else [radiograph for radiograph in due if radiograph.radiograph_id in only]
 
     def pictures(self) -> set[str]:
         """Keys of the objects with the block's pictures, of those of its radiographs that have an outcome."""
-        part = {"version": self._version, "first": self._first, "last": self._first + BLOCK_SIZE - 1}
-        return {row["object_key"] for row in rows_of(self._connection, "prediction_block_pictures", **part)}
+        return {row["object_key"] for row in rows_of(self._connection, "prediction_block_pictures", **self._part)}
 
     def require_held(self) -> None:
         """Nothing, while the claim's connection lives. Raises: DatabaseUnavailable: the block may be another's now."""

@@ -197,10 +197,14 @@ class Registry:
             versions = _line_of_champions(rows_of(connection, "promotions"))
             return [_version_of(connection, version) for version in versions]
 
+    def standing(self) -> list[int]:
+        """The numbers of that line: the champions that were not rolled back."""
+        with transaction(self._engine) as connection:
+            return _line_of_champions(rows_of(connection, "promotions"))
+
     def champions_after(self, version: int) -> list[int]:
         """The champions of that line that came after `version`; all of it where `version` is not in it."""
-        with transaction(self._engine) as connection:
-            line = _line_of_champions(rows_of(connection, "promotions"))
+        line = self.standing()
         return line[len(line) - line[::-1].index(version) :] if version in line else line
 
     def is_withdrawn(self, version: int) -> bool:
